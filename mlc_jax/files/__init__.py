@@ -1,0 +1,1 @@
+"""The ground floor: atomic writes, digests and locks. Imports nothing of ours."""
