@@ -1,0 +1,147 @@
+"""Judging a cross-fit by what its heads said about cells that a person gave and they never saw."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import get_args
+
+import numpy as np
+
+from mlc_jax.assess.calibration import apply_platt, cross_fitted_platt
+from mlc_jax.assess.intervals import Interval, macro_roc_auc_interval
+from mlc_jax.assess.learnability import Verdict, learnable
+from mlc_jax.assess.metrics import BinaryMetrics, binary_metrics
+from mlc_jax.assess.thresholds import (
+    Rule,
+    choose_threshold,
+    fold_thresholds,
+    matched_threshold,
+    spread_over_folds,
+)
+from mlc_jax.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a cross-fit is worth, per label and as a whole.
+
+    Attributes:
+      probabilities: float64 [N, L], out-of-fold and calibrated by other folds; NaN where a label
+        has no model.
+      thresholds: float64 [L], chosen on all folds; NaN likewise.
+      cell_thresholds: float64 [N, L]; a cell is positive where its probability is greater. For a
+        human cell it was chosen on the other folds, for a blank one it is the label's.
+      spreads: (lowest, highest) threshold when one fold is left out, per label.
+      metrics, verdicts: per label, on human labels only.
+      macro_roc_auc: mean over the labels that have one, with a 95 % interval over images.
+    """
+
+    probabilities: np.ndarray
+    thresholds: np.ndarray
+    cell_thresholds: np.ndarray
+    spreads: list[tuple[float, float]]
+    metrics: list[BinaryMetrics]
+    verdicts: list[Verdict]
+    macro_roc_auc: Interval
+
+
+def judge(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    human: np.ndarray,
+    folds: np.ndarray,
+    groups: np.ndarray,
+    unfit: Mapping[int, str],
+    *,
+    threshold: str,
+    seed: int,
+) -> Judgement:
+    """Calibrates, chooses thresholds and measures, all on human labels and out of fold.
+
+    Args:
+      logits: float64 [N, L], out-of-fold; NaN for labels without a model.
+      labels: int8 [N, L], 0 or 1 where known.
+      human: bool [N, L], cells that a person gave.
+      folds: int [N], the fold that each image was predicted in.
+      groups: int [N], equal for copies of one image, which are resampled together.
+      unfit: why a label has no model, for those that have none.
+      threshold: a number, or a rule of `choose_threshold`; `matched` makes as many cells positive,
+        known and blank together, as their calibrated probabilities add up to.
+      seed: of permutations and resamples.
+
+    Raises:
+      ConfigError: no such threshold rule.
+    """
+    mask = human.copy()
+    mask[:, list(unfit)] = False
+    logits = np.nan_to_num(logits)
+    probabilities, maps = cross_fitted_platt(logits, labels, mask, folds)
+    unfit = {**maps.reasons, **unfit}
+    mask[:, list(unfit)] = False
+    probabilities[:, list(unfit)] = np.nan
+    choose = _chooser(threshold)
+    thresholds = np.full(labels.shape[1], np.nan)
+    spreads = [(float("nan"), float("nan"))] * labels.shape[1]
+    cell_thresholds = np.full(labels.shape, np.nan)
+    fold_number = np.unique(folds, return_inverse=True)[1]
+    for label in (label for label in range(labels.shape[1]) if label not in unfit):
+        column = labels[:, label], mask[:, label], probabilities[:, label]
+        thresholds[label] = choose(*column)
+        # A cell that a person gave must not help to choose the threshold it is judged by. In the
+        # probabilities of other folds it has a part, so each fold's own map, which has not seen it,
+        # gives the probabilities among which that fold's threshold is chosen.
+        slopes, intercepts = maps.slopes[:, label, None], maps.intercepts[:, label, None]
+        own_map = apply_platt(logits[:, label], slopes, intercepts)
+        by_fold = fold_thresholds(choose, *column[:2], own_map, folds)
+        spreads[label] = spread_over_folds(by_fold)
+        cell_thresholds[:, label] = np.where(
+            mask[:, label], by_fold[fold_number], thresholds[label]
+        )
+    metrics = [
+        _without_model(labels[:, label], human[:, label], unfit[label])
+        if label in unfit
+        else binary_metrics(
+            labels[:, label], mask[:, label], probabilities[:, label], cell_thresholds[:, label]
+        )
+        for label in range(labels.shape[1])
+    ]
+    finite = np.nan_to_num(probabilities)
+    return Judgement(
+        probabilities,
+        thresholds,
+        cell_thresholds,
+        spreads,
+        metrics,
+        learnable(labels, mask, logits, finite, folds, seed=seed),
+        macro_roc_auc_interval(labels, mask, finite, seed=seed, groups=groups),
+    )
+
+
+def _without_model(labels: np.ndarray, human: np.ndarray, reason: str) -> BinaryMetrics:
+    judged = binary_metrics(labels, human, np.zeros(labels.shape), 0.5)
+    counts = ("count", "positives", "prevalence")
+    values = {name: v if name in counts else float("nan") for name, v in judged.values.items()}
+    return BinaryMetrics(values, {name: reason for name, v in values.items() if np.isnan(v)})
+
+
+def _chooser(threshold: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
+    if threshold == "matched":
+        return _match_mean
+    for rule in get_args(Rule):
+        if threshold == rule:
+            return partial(choose_threshold, rule)
+    try:
+        number = float(threshold)
+    except ValueError:
+        number = float("nan")
+    if not 0 <= number <= 1:
+        raise ConfigError(
+            f"config.impute.threshold={threshold!r}: give a number from 0 to 1, or one of "
+            f"{', '.join(get_args(Rule))}"
+        )
+    return lambda labels, mask, probabilities: number
+
+
+def _match_mean(labels: np.ndarray, mask: np.ndarray, probabilities: np.ndarray) -> float:
+    del labels, mask
+    return matched_threshold(probabilities, float(probabilities.mean()))

@@ -1,0 +1,199 @@
+"""Laws of judging a cross-fit: no cell helps to judge itself, and what has no model says why."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from mlc_jax.assess.calibration import cross_fitted_platt
+from mlc_jax.assess.metrics import binary_metrics
+from mlc_jax.assess.out_of_fold import Judgement, judge
+from mlc_jax.assess.thresholds import Rule, choose_threshold
+from mlc_jax.errors import ConfigError
+
+ROWS, FOLDS = 300, 5
+
+
+def drawn(seed: int = 0) -> dict[str, np.ndarray]:
+    """Two labels that can be learned, one common and one rare, and one of noise."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((ROWS, 3)) < [0.6, 0.15, 0.4]).astype(np.int8)
+    logits = 2.0 * rng.normal(size=(ROWS, 3)) + [[2.5, 4.0, 0.0]] * (labels - 0.5) - 1.0
+    human = rng.random((ROWS, 3)) < 0.8
+    return {
+        "logits": logits,
+        "labels": np.where(human, labels, -1).astype(np.int8),
+        "human": human,
+        "folds": rng.permutation(ROWS) % FOLDS,
+        "groups": np.arange(ROWS),
+    }
+
+
+def judged(
+    data: dict[str, np.ndarray], threshold: str = "matched", unfit: dict[int, str] | None = None
+) -> Judgement:
+    return judge(**data, unfit=unfit or {}, threshold=threshold, seed=0)
+
+
+@pytest.mark.parametrize("threshold", ["matched", "f1", "youden", "recall", "g_mean", "0.3"])
+def test_no_label_has_a_part_in_its_own_probability_or_threshold(threshold: str) -> None:
+    """All human labels of a fold are turned round; nothing that judges them moves one bit."""
+    data = drawn()
+    before = judged(data, threshold)
+    moved = False
+    for fold in range(FOLDS):
+        own = data["folds"] == fold
+        turned = np.where(own[:, None] & data["human"], 1 - data["labels"], data["labels"])
+        after = judged({**data, "labels": turned.astype(np.int8)}, threshold)
+        given = own[:, None] & data["human"]
+        np.testing.assert_array_equal(after.probabilities[own], before.probabilities[own])
+        np.testing.assert_array_equal(after.cell_thresholds[given], before.cell_thresholds[given])
+        moved |= bool((after.probabilities[~own] != before.probabilities[~own]).any())
+    assert moved
+
+
+def test_what_no_person_gave_is_never_read() -> None:
+    """Values of unknown cells, of filled ones above all, change nothing anywhere."""
+    data = drawn()
+    before = judged(data)
+    filled = np.where(data["human"], data["labels"], 1).astype(np.int8)
+    after = judged({**data, "labels": filled})
+    for name in ("probabilities", "thresholds", "cell_thresholds"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    assert repr(after.metrics) == repr(before.metrics)
+    assert after.verdicts == before.verdicts
+    assert after.macro_roc_auc == before.macro_roc_auc
+
+
+def test_metrics_are_those_of_the_human_cells() -> None:
+    data = drawn()
+    found = judged(data)
+    for label in range(3):
+        human = data["human"][:, label]
+        alone = binary_metrics(
+            data["labels"][human, label],
+            np.ones(human.sum(), np.bool_),
+            found.probabilities[human, label],
+            found.cell_thresholds[human, label],
+        )
+        assert found.metrics[label].values == pytest.approx(alone.values, nan_ok=True)
+        assert found.metrics[label].values["count"] == human.sum()
+
+
+def test_blank_cells_are_cut_by_the_label_s_threshold_human_ones_by_their_fold_s() -> None:
+    data = drawn()
+    found = judged(data, "f1")
+    for label in range(3):
+        human = data["human"][:, label]
+        assert (found.cell_thresholds[~human, label] == found.thresholds[label]).all()
+        by_fold = []
+        for fold in range(FOLDS):
+            (one,) = set(found.cell_thresholds[human & (data["folds"] == fold), label].tolist())
+            by_fold.append(one)
+        assert found.spreads[label] == (min(by_fold), max(by_fold))
+        assert len(set(by_fold)) > 1
+
+
+def test_signal_is_learnable_and_noise_is_not() -> None:
+    found = judged(drawn())
+    assert [verdict.learnable for verdict in found.verdicts] == [True, True, False]
+    areas = [metrics.values["roc_auc"] for metrics in found.metrics]
+    assert found.macro_roc_auc.value == pytest.approx(np.mean(areas), abs=0.02)
+    assert found.macro_roc_auc.low < found.macro_roc_auc.value < found.macro_roc_auc.high
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_matched_shares_are_what_the_probabilities_add_up_to(seed: int) -> None:
+    data = drawn(seed)
+    found = judged(data)
+    for label in range(3):
+        probabilities = found.probabilities[:, label]
+        positive = int((probabilities > found.thresholds[label]).sum())
+        can_be_had = [(probabilities > cut).sum() for cut in (-1.0, *probabilities)]
+        nearest = min(abs(count - probabilities.sum()) for count in can_be_had)
+        assert abs(positive - probabilities.sum()) == pytest.approx(nearest)
+        if label < 2:  # whose values are distinct: only rounding to whole cells is left
+            assert nearest <= 0.5
+        # And those are, after calibration, as many as people gave.
+        given = data["labels"][data["human"][:, label], label].mean()
+        assert positive / ROWS == pytest.approx(given, abs=0.08)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in get_args(Rule) if rule != "matched"])
+def test_the_other_rules_are_those_of_choose_threshold(rule: Rule) -> None:
+    data = drawn()
+    found = judged(data, rule)
+    for label in range(3):
+        column = data["labels"][:, label], data["human"][:, label], found.probabilities[:, label]
+        assert found.thresholds[label] == choose_threshold(rule, *column)
+
+
+@pytest.mark.parametrize("number", ["0", "0.25", "1", "1e-3"])
+def test_a_number_is_the_threshold_of_every_cell(number: str) -> None:
+    found = judged(drawn(), number)
+    assert (found.cell_thresholds == float(number)).all()
+    assert (found.thresholds == float(number)).all()
+    assert found.spreads == [(float(number), float(number))] * 3
+
+
+@pytest.mark.parametrize("threshold", ["1.5", "-0.1", "nan", "inf", "best", "", "0,5"])
+def test_another_threshold_is_refused(threshold: str) -> None:
+    with pytest.raises(ConfigError, match=r"config\.impute\.threshold=") as caught:
+        judged(drawn(), threshold)
+    assert "matched" in str(caught.value)
+
+
+def test_a_label_without_a_model_is_nan_with_its_reason_and_the_others_do_not_notice() -> None:
+    data = drawn()
+    before = judged(data)
+    data["logits"][:, 1] = np.nan
+    found = judged(data, unfit={1: "too few positives for 5 folds"})
+    assert np.isnan(found.probabilities[:, 1]).all()
+    assert np.isnan(found.cell_thresholds[:, 1]).all()
+    assert np.isnan(found.thresholds[1])
+    assert np.isnan(found.spreads[1]).all()
+    assert not found.verdicts[1].learnable
+    metrics = found.metrics[1]
+    assert metrics.values["count"] == data["human"][:, 1].sum()
+    assert np.isnan(metrics.values["roc_auc"])
+    assert metrics.reasons["roc_auc"] == "too few positives for 5 folds"
+    assert {name for name, value in metrics.values.items() if np.isnan(value)} == set(
+        metrics.reasons
+    )
+    assert metrics.values["prevalence"] == before.metrics[1].values["prevalence"]
+    areas = [before.metrics[label].values["roc_auc"] for label in (0, 2)]
+    assert found.macro_roc_auc.value == pytest.approx(np.mean(areas), abs=0.02)
+    for label in (0, 2):
+        np.testing.assert_array_equal(found.probabilities[:, label], before.probabilities[:, label])
+        assert repr(found.metrics[label]) == repr(before.metrics[label])
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"), [([1], "are 1"), ([0], "are 0"), ([], "no human label")]
+)
+def test_one_class_among_the_human_cells_is_no_model(labels: list[int], reason: str) -> None:
+    """`judge` finds it by itself: a caller's table may hold filled cells besides."""
+    data = drawn()
+    if labels:
+        data["labels"][:, 0] = np.where(data["human"][:, 0], labels[0], -1)
+    else:
+        data["human"][:, 0] = False
+    found = judged(data)
+    assert np.isnan(found.probabilities[:, 0]).all()
+    assert reason in found.metrics[0].reasons["roc_auc"]
+    assert not found.verdicts[0].learnable
+    assert np.isfinite(found.probabilities[:, 1:]).all()
+
+
+def test_probabilities_are_the_cross_fitted_ones() -> None:
+    data = drawn()
+    expected, _ = cross_fitted_platt(data["logits"], data["labels"], data["human"], data["folds"])
+    np.testing.assert_array_equal(judged(data).probabilities, expected)
+
+
+def test_the_inputs_are_left_as_they_are() -> None:
+    data = drawn()
+    copies = {name: array.copy() for name, array in data.items()}
+    judged(data, unfit={0: "none"})
+    for name, array in data.items():
+        np.testing.assert_array_equal(array, copies[name])
