@@ -1,0 +1,133 @@
+"""A labelled collection: labels file and image folder joined, with all that was left out."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mlc_jax.data.cells import read_cells, with_cells
+from mlc_jax.data.dataset import ImageSet, prepare_images
+from mlc_jax.data.demo import draw_demo
+from mlc_jax.data.labels import Quarantined, read_labels
+from mlc_jax.data.table import LabelTable, Source
+from mlc_jax.errors import LabelsError
+from mlc_jax.journal import Journal
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The usable rows of a labels file with their images; row i of one is row i of the other.
+
+    Attributes:
+      labels_file, image_folder: where they were read.
+      table: labels of the usable images, in input order.
+      images: the prepared images.
+      quarantine: what was left out, and why.
+      confidence: float64 [N, L], how probably each filled cell is right, by the cells.csv that lies
+        beside the labels file; NaN for cells that no model filled.
+      truth: the labels without blanks where they are known, of the demo only.
+    """
+
+    labels_file: Path
+    image_folder: Path
+    table: LabelTable
+    images: ImageSet
+    quarantine: tuple[Quarantined, ...]
+    confidence: np.ndarray
+    truth: LabelTable | None
+
+
+def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collection:
+    """Reads the labels, prepares the images, and leaves out the rows that cannot be used.
+
+    Args:
+      config: a resolved configuration; the embedded demo where it names no data.
+      cache: where the demo and the prepared images are kept.
+      journal: told of everything that was sniffed, merged or left out.
+
+    Raises:
+      LabelsError: the labels cannot be read, or more rows are unusable than
+        `config.data.max_bad_fraction` allows.
+    """
+    labels_file, image_folder = Path(config.data.labels), Path(config.data.images)
+    truth_file = None
+    if not config.data.labels:
+        with journal.phase("draw the demo", 0, ""):
+            demo = draw_demo(cache / "demo")
+        labels_file, image_folder, truth_file = demo.labels, demo.images, demo.truth
+    file = read_labels(
+        labels_file,
+        true_values=tuple(config.data.true_values),
+        false_values=tuple(config.data.false_values),
+    )
+    journal.note(f"{labels_file}: {', '.join(file.notes)}")
+    if not image_folder.is_dir():
+        raise LabelsError(f"config.data.images={str(image_folder)!r} is no folder")
+    table, confidence = _histories(file.table, labels_file.parent / "cells.csv", journal)
+    with journal.phase("prepare images", len(table.filenames), "images") as advance:
+        images = prepare_images(
+            image_folder, table.filenames, tuple(config.data.image_size), cache, advance
+        )
+    quarantine = file.quarantine + tuple(
+        Quarantined(table.filenames[item.place], int(table.rows[item.place]), item.reason)
+        for item in images.rejected
+    )
+    _check_budget(quarantine, len(images), config.data.max_bad_fraction, journal)
+    truth = None if truth_file is None else read_labels(truth_file).table.select(images.places)
+    return Collection(
+        labels_file,
+        image_folder,
+        table.select(images.places),
+        images,
+        quarantine,
+        confidence[images.places],
+        truth,
+    )
+
+
+def without_filled(collection: Collection) -> Collection:
+    """The collection with the cells that a model filled blank again: what impute learns from.
+
+    A completed table may be imputed anew, and no head may be fitted or stopped on a filled cell.
+    """
+    table = collection.table
+    return replace(collection, table=table.hide(table.source == Source.IMPUTED))
+
+
+def _histories(
+    table: LabelTable, cells_file: Path, journal: Journal
+) -> tuple[LabelTable, np.ndarray]:
+    """Gives a completed table its sources back, so that filled cells are known as filled."""
+    confidence = np.full(table.values.shape, np.nan)
+    if not cells_file.exists():
+        return table, confidence
+    cells = read_cells(cells_file)
+    table = with_cells(table, cells)
+    filled = table.source == Source.IMPUTED
+    columns = {name: number for number, name in enumerate(table.names)}
+    rows = {name: number for number, name in enumerate(table.filenames)}
+    places = cells["filename"].map(rows).to_numpy(), cells["label"].map(columns).to_numpy()
+    probability = np.full(table.values.shape, np.nan)
+    probability[places] = cells["probability"]
+    right = np.where(table.values == 1, probability, 1.0 - probability)
+    confidence[filled] = right[filled]
+    journal.note(
+        f"{cells_file}: {int(filled.sum())} cells were filled by a model; no metric looks at them"
+    )
+    return table, confidence
+
+
+def _check_budget(
+    quarantine: tuple[Quarantined, ...], usable: int, budget: float, journal: Journal
+) -> None:
+    if not quarantine and usable:
+        return
+    total = len(quarantine) + usable
+    first = ", ".join(f"{item.filename} ({item.reason})" for item in quarantine[:10])
+    told = f"{len(quarantine)} of {total} rows cannot be used: {first}"
+    if not usable or len(quarantine) > budget * total:
+        raise LabelsError(
+            f"{told}; config.data.max_bad_fraction={budget} allows fewer: mend them, or raise it"
+        )
+    journal.note(f"{told}; see quarantine.csv")

@@ -1,0 +1,249 @@
+"""The prepared data set: every image decoded, checked and resized once, as a TFDS data set.
+
+The records hold images only, and the set is keyed by what they are made from (file names, file
+contents, size). Labels stay in their table and are joined by row, so a corrected label or a hidden
+cell prepares nothing anew. TFDS without TensorFlow takes an image as encoded bytes.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mlc_jax.data.images import decode_image, decode_png, encode_png, resize_image, resolve_image
+from mlc_jax.errors import ImageError
+from mlc_jax.files.atomic import write_text
+from mlc_jax.files.digest import digest_bytes, digest_file, digest_json
+from mlc_jax.files.lock import exclusive
+
+VERSION = "1.0.0"
+INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An image that was left out: its place in the list of files, the reason code, the message."""
+
+    place: int
+    reason: str
+    message: str
+
+
+class PreparedConfig(tfds.core.BuilderConfig):
+    """Names a prepared data set by the digest of what it was made from."""
+
+
+class PreparedImages(tfds.core.GeneratorBasedBuilder):
+    """TFDS builder over any folder of images: records of `image` (PNG), `filename`, `digest`.
+
+    Args:
+      root: the image folder.
+      files: the file names, one per record, and the place of each in the labels file.
+      image_size: (height, width) to resize to.
+      advance: called with the number of images done.
+      rejected: takes the images that cannot be used.
+      kwargs: TFDS's own: config, data_dir.
+    """
+
+    VERSION = tfds.core.Version(VERSION)
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        files: Sequence[tuple[int, str]],
+        image_size: tuple[int, int],
+        advance: Callable[[int], None],
+        rejected: list[Rejected],
+        **kwargs: Any,
+    ) -> None:
+        self._root, self._files, self._image_size = root, files, image_size
+        self._advance, self._rejected = advance, rejected
+        super().__init__(file_format="array_record", **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        image = tfds.features.Image(
+            shape=(*self._image_size, 3), dtype=np.uint8, encoding_format="png"
+        )
+        text = tfds.features.Text()
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict({"image": image, "filename": text, "digest": text}),
+        )
+
+    def _split_generators(self, manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        del manager
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for made in _in_threads(self._prepare, self._files):
+            self._advance(1)
+            if isinstance(made, Rejected):
+                self._rejected.append(made)
+            else:
+                yield made["filename"], made
+
+    def _prepare(self, file: tuple[int, str]) -> dict[str, Any] | Rejected:
+        place, filename = file
+        try:
+            image = decode_image(resolve_image(self._root, filename))
+        except ImageError as error:
+            return Rejected(place, error.reason, str(error))
+        resized = resize_image(image, self._image_size)
+        return {
+            "image": encode_png(resized),
+            "filename": filename,
+            "digest": digest_bytes(resized.tobytes()),
+        }
+
+
+def _in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """Maps in order over threads (decoding lets go of the GIL), holding a few results at a time."""
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(items), 8 * workers):
+            yield from pool.map(function, items[start : start + 8 * workers])
+
+
+class ImageSet:
+    """The usable images of a labels file, in its order.
+
+    Attributes:
+      places: int64 [N], the place of each image in the list of file names that was given.
+      filenames: their names.
+      digests: hexadecimal SHA-256 of each image's pixels after resizing.
+      rejected: what was left out and why.
+      image_size: (height, width).
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        index: dict[str, Any],
+        place_of: dict[str, int],
+        rejected: Sequence[Rejected],
+        image_size: tuple[int, int],
+    ) -> None:
+        found = sorted(
+            (place_of[filename], filename, digest, record)
+            for record, (filename, digest) in enumerate(index["records"])
+        )
+        self._source = source
+        self._records = [record for *_, record in found]
+        self.places = np.array([place for place, *_ in found], np.int64)
+        self.filenames = tuple(filename for _, filename, _, _ in found)
+        self.digests = tuple(digest for _, _, digest, _ in found)
+        self.rejected = tuple(rejected)
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """The image of one row, uint8 [H, W, 3], RGB."""
+        return decode_png(self._source[self._records[row]]["image"])
+
+    def digest(self) -> str:
+        """The digest of all images, in order, with their names."""
+        return digest_json([list(self.filenames), list(self.digests)])
+
+
+def prepare_images(
+    root: Path,
+    filenames: Sequence[str],
+    image_size: tuple[int, int],
+    cache: Path,
+    advance: Callable[[int], None],
+) -> ImageSet:
+    """Prepares a folder of images, or finds it prepared.
+
+    Args:
+      root: the image folder; no file outside it is opened.
+      filenames: names as the labels file gives them.
+      image_size: (height, width) in pixels.
+      cache: folder under which prepared sets lie.
+      advance: called with the number of images done; not at all where the set is reused.
+
+    Returns:
+      The usable images, in the order of `filenames`.
+    """
+    files: list[tuple[int, str]] = []
+    missing: list[Rejected] = []
+    contents = []
+    for place, filename in enumerate(filenames):
+        try:
+            contents.append([filename, digest_file(resolve_image(root, filename))])
+            files.append((place, filename))
+        except ImageError as error:
+            missing.append(Rejected(place, error.reason, str(error)))
+    key = digest_json([VERSION, list(image_size), contents])[:32]
+    place_of = {filename: place for place, filename in files}
+    with exclusive(cache / "datasets" / f"{key}.lock", wait=True):
+        rejected: list[Rejected] = []
+        tfds.disable_progress_bar()
+        builder = PreparedImages(
+            root=root,
+            files=files,
+            image_size=image_size,
+            advance=advance,
+            rejected=rejected,
+            config=PreparedConfig(name=key),
+            data_dir=str(cache / "datasets"),
+        )
+        index_file = Path(builder.data_dir) / INDEX
+        if index_file.exists():
+            index = json.loads(index_file.read_text())
+        else:
+            index = _write_set(builder, files, rejected)
+        source = _records_of(builder) if index["records"] else ()
+    refused = [
+        Rejected(place_of[filename], reason, message)
+        for filename, reason, message in index["rejected"]
+    ]
+    left_out = sorted(missing + refused, key=lambda item: item.place)
+    return ImageSet(source, index, place_of, left_out, image_size)
+
+
+def _write_set(
+    builder: PreparedImages, files: Sequence[tuple[int, str]], rejected: Sequence[Rejected]
+) -> dict[str, Any]:
+    """Writes the set, then its index, and gives the index; a set without images is not kept."""
+    folder = Path(builder.data_dir)
+    # Without its index a set was not finished; TFDS would take the folder for a whole one.
+    shutil.rmtree(folder, ignore_errors=True)
+    for unfinished in folder.parent.glob("incomplete.*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download; there is none
+            builder.download_and_prepare()
+    except AssertionError:
+        if len(rejected) < len(files):
+            raise
+        records = []  # TFDS refuses to write a set without records
+    else:
+        # TFDS stores records in the order of their keys' hashes; the index says which is which.
+        records = [
+            [record["filename"].decode(), record["digest"].decode()]
+            for record in _records_of(builder)
+        ]
+    name_of = dict(files)
+    index = {
+        "records": records,
+        "rejected": [[name_of[item.place], item.reason, item.message] for item in rejected],
+    }
+    if records:
+        write_text(folder / INDEX, json.dumps(index))
+    return index
+
+
+def _records_of(builder: PreparedImages) -> Any:
+    return builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})

@@ -1,0 +1,201 @@
+"""Images of a folder, a list or a single file, in small batches, however many there are.
+
+Nothing is prepared or kept: files are looked up, decoded and resized as they are asked for, in
+threads (decoding lets go of the GIL) and a few ahead of the consumer. Grain's sources have a length
+and random access; a folder that is walked lazily has neither.
+"""
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mlc_jax.data.delimited import open_text
+from mlc_jax.data.images import FORMATS, decode_image, resize_image, resolve_image
+from mlc_jax.data.labels import Quarantined
+from mlc_jax.errors import ConfigError, ImageError
+
+MAX_LISTED = 100_000_000
+HEADER = "filename"  # of the first column, in every CSV file of ours
+IMAGE_SUFFIXES = tuple(
+    suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS
+)
+
+
+@dataclass
+class Listing:
+    """The files that a path names, in order, found while they are asked for.
+
+    Attributes:
+      path: a folder, a list, or an image.
+      root: the folder that no file may lie outside of; file names are relative to it.
+      passed_over: files met in the folder so far whose names are no images' names.
+    """
+
+    path: Path
+    root: Path
+    passed_over: int = 0
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the files are those of a folder and its folders."""
+        return self.path == self.root
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        """Row and file name: the line in a list, else the number in order, from 1.
+
+        Raises:
+          ConfigError: the folder cannot be read.
+          LabelsError: the list cannot be read.
+        """
+        if self.is_folder:
+            return enumerate(self._walk(), 1)
+        if is_list(self.path):
+            return self._lines()
+        return iter([(1, self.path.name)])
+
+    def _walk(self) -> Iterator[str]:
+        # The names of one folder and of those around it are held at a time, sorted. A link to a
+        # folder, or a folder that cannot be read, is given as if it were a file: what opens files
+        # refuses it with a reason.
+        try:
+            pending = [self._in_folder("")]
+        except OSError as error:
+            raise ConfigError(f"config.data.images={str(self.path)!r}: {error.strerror}") from error
+        while pending:
+            entry = next(pending[-1], None)
+            if entry is None:
+                pending.pop()
+                continue
+            name, is_folder, is_link = entry
+            if is_folder:
+                try:
+                    pending.append(self._in_folder(f"{name}/"))
+                except OSError:
+                    yield name
+            elif name.lower().endswith(IMAGE_SUFFIXES) or (is_link and (self.root / name).is_dir()):
+                yield name
+            else:
+                self.passed_over += 1
+
+    def _in_folder(self, prefix: str) -> Iterator[tuple[str, bool, bool]]:
+        """Name, whether a folder, whether a link, of what lies in a folder; sorted by name."""
+        with os.scandir(self.root / prefix) as entries:
+            found = [
+                (prefix + entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink())
+                for entry in entries
+            ]
+        return iter(sorted(found))
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        text = open_text(self.path, MAX_LISTED)
+        if self.path.suffix.lower() == ".csv":
+            named = ((row, fields[0]) for row, fields in text.records(","))
+        else:
+            lines = ((row, line.rstrip("\r\n")) for row, line in enumerate(text.lines(), 1))
+            named = ((row, line) for row, line in lines if line.strip())
+        first = next(named, None)
+        if first is None:
+            return iter(())
+        is_header = first[1].strip().lower() == HEADER
+        return named if is_header else itertools.chain([first], named)
+
+
+def is_list(path: Path) -> bool:
+    """Whether a path is that of a list of files, by its name."""
+    return path.suffix.lower() in (".txt", ".csv")
+
+
+def list_images(images: str, root: str) -> Listing:
+    """The files that `config.data.images` and `config.data.root` name.
+
+    Args:
+      images: a folder, which is walked with the folders in it; a .txt or .csv file with one path
+        per line (of a .csv, the first field); or an image.
+      root: the folder that the paths in a list are relative to; empty for that of the list.
+
+    Raises:
+      ConfigError: nothing is there, or `root` is given without a list or is no folder.
+    """
+    path = Path(images)
+    if not images or not path.exists():
+        raise ConfigError(
+            f"config.data.images={images!r} does not exist; give a folder, an image, or a .txt or "
+            ".csv list of images"
+        )
+    if root and (path.is_dir() or not is_list(path)):
+        raise ConfigError(f"config.data.root={root!r} is for lists; leave it empty for {images!r}")
+    if root and not Path(root).is_dir():
+        raise ConfigError(f"config.data.root={root!r} is no folder")
+    return Listing(path, path if path.is_dir() else Path(root or path.parent))
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """A few consecutive files of a listing.
+
+    Attributes:
+      rows, filenames: of those that could be read.
+      images: uint8 [b, H, W, 3], resized; b may be 0.
+      refused: those that could not.
+    """
+
+    rows: tuple[int, ...]
+    filenames: tuple[str, ...]
+    images: np.ndarray
+    refused: tuple[Quarantined, ...]
+
+
+def stream_images(
+    listing: Listing, image_size: tuple[int, int], batch_size: int
+) -> Iterator[ImageBatch]:
+    """Decodes the files of a listing in order, holding about two batches at a time.
+
+    Args:
+      listing: the files.
+      image_size: (height, width) in pixels.
+      batch_size: files per batch, readable or not; the last batch may be smaller.
+    """
+    decoded = _decoded(listing, image_size, batch_size)
+    while some := list(itertools.islice(decoded, batch_size)):
+        good = [item for item in some if not isinstance(item, Quarantined)]
+        yield ImageBatch(
+            rows=tuple(row for row, _, _ in good),
+            filenames=tuple(filename for _, filename, _ in good),
+            images=np.stack([image for _, _, image in good])
+            if good
+            else np.empty((0, *image_size, 3), np.uint8),
+            refused=tuple(item for item in some if isinstance(item, Quarantined)),
+        )
+
+
+Decoded = tuple[int, str, np.ndarray] | Quarantined
+
+
+def _decoded(listing: Listing, image_size: tuple[int, int], ahead: int) -> Iterator[Decoded]:
+    """Every file of a listing, decoded; `ahead` of them while the consumer is busy."""
+
+    def decode(row: int, filename: str) -> Decoded:
+        try:
+            image = decode_image(resolve_image(listing.root, filename))
+        except ImageError as error:
+            return Quarantined(filename, row, error.reason)
+        return row, filename, resize_image(image, image_size)
+
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    waiting: deque[Future[Decoded]] = deque()
+    try:
+        for row, filename in listing:
+            waiting.append(pool.submit(decode, row, filename))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
