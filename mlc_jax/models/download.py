@@ -1,0 +1,178 @@
+"""Keras's published ImageNet weights: their addresses, their digests, and the cache of them."""
+
+import hashlib
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pooch
+import requests
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from mlc_jax.errors import WeightsError
+from mlc_jax.settings import cache_folder
+
+KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+TIMEOUT = (3.0, 30.0)  # seconds to connect, seconds between two packets
+
+
+@dataclass(frozen=True)
+class Published:
+    """A weight file on the network.
+
+    Attributes:
+      file: its name, in the cache too.
+      url: where it is published, https.
+      digest: "md5:..." as pinned in Keras's sources (keras/src/applications); None where Keras pins
+        none. Such a file is never downloaded, since nothing could tell a wrong byte in it.
+      size: bytes; None where there is no digest.
+      licence: of the weights.
+    """
+
+    file: str
+    url: str
+    digest: str | None
+    size: int | None
+    licence: str
+
+
+PUBLISHED = {
+    "vgg19": Published(
+        file="vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        url=KERAS + "vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        digest="md5:253f8cb515780f3b799900260a226db6",
+        size=80_134_624,
+        licence="CC BY 4.0, VGG, University of Oxford",
+    ),
+    "mobilenet_v2": Published(
+        file="mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        url=KERAS
+        + "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        digest=None,
+        size=None,
+        licence="Apache-2.0, Google",
+    ),
+}
+
+
+def cached_path(name: str) -> Path:
+    """Where the ImageNet weights of backbone `name` lie, or would lie, in the cache."""
+    return cache_folder() / "weights" / PUBLISHED[name].file
+
+
+def imagenet_weights(name: str) -> Path:
+    """The intact file of Keras's ImageNet weights for a backbone, downloaded if need be.
+
+    A file that is in the cache already, downloaded or put there by hand, is checked against the
+    pinned digest. Where Keras pins none, only a file put there by hand is used.
+
+    Args:
+      name: a key of `PUBLISHED`.
+
+    Raises:
+      WeightsError: the file is not in the cache and cannot be downloaded, or a byte of it is wrong;
+        the message says which URL to fetch and which path to put it at.
+    """
+    published, path = PUBLISHED[name], cached_path(name)
+    if path.exists():
+        check_digest(path, published)
+        return path
+    if published.digest is None:
+        raise WeightsError(
+            f"Keras pins no digest for the ImageNet weights of {name}, so they are not downloaded "
+            f"unseen: fetch {published.url} and put it at {path}"
+        )
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        with _Bar(published) as bar:
+            pooch.retrieve(
+                published.url,
+                known_hash=published.digest,
+                fname=path.name,
+                path=path.parent,
+                # Redirects could lead away from https.
+                downloader=pooch.HTTPDownloader(
+                    progressbar=bar, timeout=TIMEOUT, allow_redirects=False
+                ),
+            )
+    except (requests.RequestException, OSError, ValueError) as error:
+        raise WeightsError(
+            f"the ImageNet weights of {name} cannot be downloaded ({_reason(error)}): fetch "
+            f"{published.url} elsewhere and put it at {path}"
+        ) from error
+    return path
+
+
+def check_digest(path: Path, published: Published) -> None:
+    """Passes if `path` has the pinned digest, or none is pinned.
+
+    Raises:
+      WeightsError: a byte of it is wrong, or it cannot be read.
+    """
+    if published.digest is None:
+        return
+    algorithm, pinned = published.digest.split(":")
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, algorithm).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+    if found != pinned:
+        raise WeightsError(
+            f"{path}: damaged or another file ({algorithm} {found}, published {pinned}); delete it "
+            f"or put {published.url} there"
+        )
+
+
+class _Bar:
+    """A progress bar as pooch wants one, drawn by rich; stops a download that outgrows its size."""
+
+    def __init__(self, published: Published) -> None:
+        self.total = 0
+        self._published = published
+        self._received = 0
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._progress.add_task(published.file, total=published.size)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, amount: int) -> None:
+        """Counts one chunk of at most `amount` bytes; the last may be shorter than it says."""
+        self._received += amount
+        if self._published.size is not None and self._received > self._published.size + amount:
+            raise ValueError(f"it is larger than the published {self._published.size} bytes")
+        self._progress.update(self._task, completed=self._received)
+
+    def reset(self) -> None:
+        """Sets the count to zero; pooch then counts the whole once more."""
+        self._received = 0
+
+    def close(self) -> None:
+        """Nothing is left to do: the bar closes with its context."""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return (str(error).splitlines() or [type(error).__name__])[0]

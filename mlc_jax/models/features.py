@@ -1,0 +1,227 @@
+"""Features once: the frozen backbone's output for every (image, view), kept on disk.
+
+The backbone never changes, so an (image, view) gives the same features for ever. The store is keyed
+by what the features depend on (backbone, weights, size, views, type) and, inside, by each image's
+content; never by labels or folds. So both stages, every audit and every corrected labels file share
+it, and a stopped extraction goes on where it stopped.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlc_jax.data.dataset import ImageSet
+from mlc_jax.data.pipeline import Views, whole_images
+from mlc_jax.errors import ConfigError, NumericsError
+from mlc_jax.files.atomic import replacing, write_text
+from mlc_jax.files.digest import digest_file, digest_json
+from mlc_jax.files.lock import exclusive
+from mlc_jax.models.backbones import Backbone
+
+VERSION = 1
+BLOCK_BYTES = 32 * 2**20
+DTYPES = ("float16", "bfloat16", "float32")
+
+Extract = Callable[[jax.Array | np.ndarray], jax.Array]
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What features depend on, besides the image.
+
+    Attributes:
+      backbone: name and digest of the weights.
+      image_size: (height, width).
+      pooled: whether the map is averaged over space (all that a linear head needs).
+      dtype: type in which features are kept; all arithmetic is float32.
+      views: how views are drawn.
+    """
+
+    backbone: tuple[str, str]
+    image_size: tuple[int, int]
+    pooled: bool
+    dtype: str
+    views: Views
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"config.features.dtype={self.dtype!r}: choose of {DTYPES}")
+
+    def digest(self) -> str:
+        """The key of the store."""
+        views = {**self.views._asdict(), "augmentation": asdict(self.views.augmentation)}
+        return digest_json({"version": VERSION, **asdict(self), "views": views})
+
+
+def feature_shape(backbone: Backbone, spec: FeatureSpec) -> tuple[int, int, int]:
+    """(h, w, C) of one view's features; h = w = 1 where they are pooled."""
+    height, width, channels = backbone.feature_shape(spec.image_size)
+    return (1, 1, channels) if spec.pooled else (height, width, channels)
+
+
+def features_of(
+    backbone: Backbone, spec: FeatureSpec, params: object, images: jax.Array
+) -> jax.Array:
+    """The features of images as the store keeps them: uint8 [B, H, W, 3] to dtype [B, h, w, C].
+
+    The one definition of a feature: extraction and the step without a cache both call it, and both
+    see its rounding.
+    """
+    maps = backbone.apply(params, images)
+    if spec.pooled:
+        maps = maps.mean(axis=(1, 2), keepdims=True)
+    return maps.astype(spec.dtype)
+
+
+class FeatureStore:
+    """The features of one `FeatureSpec` on disk, in blocks of a few images.
+
+    A block is an array file [images, 1 + views, h, w, C] and a JSON file that says which images it
+    holds and the digest of the array file. The JSON is written last, so a block without one does
+    not exist. A block that does not match its digest is removed and its images extracted anew.
+    """
+
+    def __init__(
+        self,
+        cache: Path,
+        spec: FeatureSpec,
+        shape: tuple[int, int, int],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._folder = cache / "features" / spec.digest()[:32]
+        self._spec, self._shape = spec, (spec.views.augmented + 1, *shape)
+        self._warn = warn
+        image_bytes = int(np.prod(self._shape)) * jnp.dtype(spec.dtype).itemsize
+        self._images_per_block = max(1, BLOCK_BYTES // image_bytes)
+        self._place_of: dict[str, tuple[Path, int]] = {}
+        self._read_blocks()
+
+    def missing(self, images: ImageSet) -> np.ndarray:
+        """Rows whose image is not in the store, one row per content; int64 [m]."""
+        first = {digest: row for row, digest in reversed(list(enumerate(images.digests)))}
+        return np.array(sorted(r for d, r in first.items() if d not in self._place_of), np.int64)
+
+    def extract(
+        self,
+        images: ImageSet,
+        extract: Extract,
+        batch_size: int,
+        advance: Callable[[int], None],
+    ) -> None:
+        """Runs the backbone over the images that are missing and adds them, block by block.
+
+        Args:
+          images: the prepared data set.
+          extract: uint8 [batch_size, H, W, 3] to features [batch_size, h, w, C].
+          batch_size: passes per call of the backbone.
+          advance: called with the number of passes done.
+
+        Raises:
+          NumericsError: a feature that is not finite.
+        """
+        with exclusive(self._folder / "lock", wait=True):
+            self._read_blocks()  # another run may have added some while this one waited
+            rows = self.missing(images)
+            for start in range(0, len(rows), self._images_per_block):
+                block_rows = rows[start : start + self._images_per_block]
+                passes = extract_passes(
+                    images, block_rows, self._spec.views, extract, batch_size, advance
+                )
+                features = np.concatenate(list(passes)).reshape(len(block_rows), *self._shape)
+                check_finite(features, images, block_rows)
+                self._add([images.digests[row] for row in block_rows], features)
+
+    def load(self, images: ImageSet) -> np.ndarray:
+        """The features of all images in order: dtype [N, 1 + views, h, w, C], in memory."""
+        out = np.empty((len(images), *self._shape), jnp.dtype(self._spec.dtype))
+        by_block: dict[Path, list[tuple[int, int]]] = {}
+        for row, digest in enumerate(images.digests):
+            path, place = self._place_of[digest]
+            by_block.setdefault(path, []).append((row, place))
+        for path, pairs in by_block.items():
+            rows, places = np.array(pairs).T
+            block = np.load(path, mmap_mode="r", allow_pickle=False)
+            out[rows] = block[places].view(out.dtype)
+        return out
+
+    def _read_blocks(self) -> None:
+        known = {path for path, _ in self._place_of.values()}
+        for meta_file in sorted(self._folder.glob("block-*.json")):
+            array_file = meta_file.with_suffix(".npy")
+            if array_file in known:
+                continue
+            try:
+                meta = json.loads(meta_file.read_text())
+                if digest_file(array_file) == meta["sha256"]:
+                    self._note(array_file, meta["images"])
+                    continue
+            except (OSError, ValueError, KeyError, TypeError):
+                pass
+            self._warn(f"{array_file} is damaged; its images are extracted anew")
+            meta_file.unlink(missing_ok=True)
+            array_file.unlink(missing_ok=True)
+
+    def _note(self, array_file: Path, digests: Sequence[str]) -> None:
+        self._place_of.update({digest: (array_file, place) for place, digest in enumerate(digests)})
+
+    def _add(self, digests: Sequence[str], features: np.ndarray) -> None:
+        name = digest_json(list(digests))[:32]
+        array_file = self._folder / f"block-{name}.npy"
+        with replacing(array_file) as temporary:
+            # bfloat16 is no NumPy type; its bits are kept as integers.
+            np.save(temporary, features.view(np.uint16) if features.itemsize == 2 else features)
+        meta = {"images": list(digests), "sha256": digest_file(array_file)}
+        write_text(array_file.with_suffix(".json"), json.dumps(meta))
+        self._note(array_file, digests)
+
+
+def check_finite(features: np.ndarray, images: ImageSet, rows: np.ndarray) -> None:
+    """Raises NumericsError, naming the image, where features [n, …] of `rows` are not finite."""
+    finite = np.isfinite(features.astype(np.float32)).reshape(len(rows), -1).all(axis=1)
+    if not finite.all():
+        name = images.filenames[int(rows[int(np.argmin(finite))])]
+        raise NumericsError(
+            f"{name}: its features are not finite; use config.features.dtype=float32 or other "
+            "weights"
+        )
+
+
+def extract_passes(
+    images: ImageSet,
+    rows: np.ndarray,
+    views: Views,
+    extract: Extract,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> Iterator[np.ndarray]:
+    """Features of every view of the given rows, in order.
+
+    Args:
+      images, rows, views: as for `whole_images`.
+      extract: uint8 [batch_size, H, W, 3] to features [batch_size, h, w, C].
+      batch_size: images per call; the last call is padded, so one program serves them all.
+      advance: called with the number of passes done.
+
+    Yields:
+      Features [b, h, w, C], host arrays; one pass per (row, view), views fastest.
+    """
+    waiting: list[np.ndarray] = []
+
+    def run(passes: list[np.ndarray]) -> np.ndarray:
+        padding = [passes[-1]] * (batch_size - len(passes))
+        features = np.asarray(extract(np.stack(passes + padding)))[: len(passes)]
+        advance(len(passes))
+        return features
+
+    for batch in whole_images(images, rows, views, max(1, batch_size // (views.augmented + 1))):
+        waiting.extend(batch.reshape(-1, *batch.shape[2:]))
+        while len(waiting) >= batch_size:
+            yield run(waiting[:batch_size])
+            del waiting[:batch_size]
+    if waiting:
+        yield run(waiting)

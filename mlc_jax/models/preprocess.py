@@ -1,0 +1,25 @@
+"""How images become the input of a backbone: the three modes of Keras's `preprocess_input`."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def caffe(images: jax.Array) -> jax.Array:
+    """RGB 0..255, uint8 or float [B, H, W, 3], to BGR minus ImageNet's mean, float32."""
+    return images[..., ::-1].astype(jnp.float32) - jnp.array([103.939, 116.779, 123.68])
+
+
+def tf(images: jax.Array) -> jax.Array:
+    """RGB 0..255, uint8 or float [B, H, W, 3], to RGB -1..1, float32."""
+    return images.astype(jnp.float32) / 127.5 - 1.0
+
+
+def torch(images: jax.Array) -> jax.Array:
+    """RGB 0..255, uint8 or float [B, H, W, 3], to RGB 0..1 standardised by ImageNet's, float32."""
+    unit = images.astype(jnp.float32) / 255.0
+    return (unit - jnp.array([0.485, 0.456, 0.406])) / jnp.array([0.229, 0.224, 0.225])
+
+
+PREPROCESS: dict[str, Callable[[jax.Array], jax.Array]] = {"caffe": caffe, "tf": tf, "torch": torch}

@@ -1,0 +1,124 @@
+"""Every block of every backbone against Keras's own model; VGG19 also against torch's."""
+
+import os
+from pathlib import Path
+
+import jax
+import keras
+import numpy as np
+import pytest
+from flax import nnx
+from keras.applications import imagenet_utils
+from keras_files import keras_model, save_legacy, save_torchvision
+from PIL import Image
+
+from mlc_jax.models.backbones import NETWORKS, load_backbone
+from mlc_jax.models.preprocess import PREPROCESS
+
+SIZES = ((450, 350), (97, 61), (33, 47))
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # as in the documentation of torchvision's weights
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def photographs(count: int) -> np.ndarray:
+    """Photographs at 224x224, uint8 [count, 224, 224, 3]."""
+    folder = os.environ.get("MLC_JAX_TEST_DATA")
+    if not folder:
+        pytest.skip("MLC_JAX_TEST_DATA, the folder with scenes/images, is not set")
+    files = sorted(Path(folder, "scenes", "images").glob("*.jpg"))[:count]
+    return np.stack([np.asarray(Image.open(f).convert("RGB").resize((224, 224))) for f in files])
+
+
+def random_images(size: tuple[int, int], count: int = 1) -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 256, (count, *size, 3), np.uint8)
+
+
+def relative_error(ours: jax.Array, theirs: np.ndarray) -> float:
+    assert ours.shape == theirs.shape
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_block_agrees_with_keras(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+    model = keras_model(name, size)
+    backbone = load_backbone(name, save_legacy(model, tmp_path / f"{name}.h5"))
+    images = random_images(size)
+    prepared = PREPROCESS[backbone.preprocess](images)
+
+    ours = jax.jit(lambda params, x: dict(nnx.merge(backbone.graphdef, params).blocks(x)))(
+        backbone.params, prepared
+    )
+    probe = keras.Model(model.inputs, {block: model.get_layer(block).output for block in ours})
+    theirs = probe.predict_on_batch(np.asarray(prepared))
+    errors = {block: relative_error(ours[block], theirs[block]) for block in ours}
+    assert max(errors.values()) < 1e-4, errors
+
+    features = jax.jit(backbone.apply)(backbone.params, images)
+    assert relative_error(features, model.predict_on_batch(np.asarray(prepared))) < 1e-4
+    assert features.shape[1:] == backbone.feature_shape(size) == model.output_shape[1:]
+    assert features.shape[-1] == backbone.channels
+    assert features.dtype == np.float32
+
+
+def test_vgg19_of_the_recipe_gives_14_by_10_by_512() -> None:
+    assert load_backbone("vgg19", "random").feature_shape((450, 350)) == (14, 10, 512)
+
+
+@pytest.mark.parametrize("mode", PREPROCESS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_preprocessing_is_keras_s(mode: str, dtype: type) -> None:
+    images = random_images((5, 4), 2).astype(dtype)
+    theirs = imagenet_utils.preprocess_input(images.astype(np.float32), mode=mode)
+    ours = PREPROCESS[mode](jax.numpy.asarray(images))
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-5)
+
+
+def test_real_weights_see_photographs_as_keras_does() -> None:
+    folder = os.environ.get("MLC_JAX_TEST_WEIGHTS")
+    if not folder:
+        pytest.skip("MLC_JAX_TEST_WEIGHTS, the folder with the MobileNetV2 .h5, is not set")
+    path = next(Path(folder).glob("mobilenet_v2_*_no_top.h5"))
+    images = photographs(2)
+    backbone = load_backbone("mobilenet_v2", path)
+    model = keras.applications.MobileNetV2(
+        include_top=False, weights=str(path), input_shape=(224, 224, 3)
+    )
+    prepared = imagenet_utils.preprocess_input(images.astype(np.float32), mode="tf")
+    ours = jax.jit(backbone.apply)(backbone.params, images)
+    assert relative_error(ours, model.predict_on_batch(prepared)) < 1e-4
+
+
+def test_torchvision_names_give_the_same_network(tmp_path: Path) -> None:
+    model = keras_model("vgg19", (40, 40))
+    from_keras = load_backbone("vgg19", save_legacy(model, tmp_path / "vgg19.h5"))
+    from_torch = load_backbone("vgg19", save_torchvision(model, tmp_path / "vgg19.safetensors"))
+    jax.tree.map(np.testing.assert_array_equal, from_keras.params, from_torch.params)
+    assert (from_keras.preprocess, from_torch.preprocess) == ("caffe", "torch")
+
+    images = random_images((40, 40))
+    prepared = imagenet_utils.preprocess_input(images.astype(np.float32), mode="torch")
+    ours = jax.jit(from_torch.apply)(from_torch.params, images)
+    assert relative_error(ours, model.predict_on_batch(prepared)) < 1e-4
+
+
+def test_a_state_dict_runs_as_in_torch(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    layers, channels = [], 3
+    for features, repeats in ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)):
+        for _ in range(repeats):
+            layers += [torch.nn.Conv2d(channels, features, 3, padding=1), torch.nn.ReLU()]
+            channels = features
+        layers.append(torch.nn.MaxPool2d(2, 2))
+    network = torch.nn.ModuleDict({"features": torch.nn.Sequential(*layers)})
+    torch.save(network.state_dict(), tmp_path / "vgg19.pth")
+
+    backbone = load_backbone("vgg19", tmp_path / "vgg19.pth")
+    images = random_images((61, 47))
+    unit = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.no_grad():
+        theirs = network["features"]((unit - mean) / std).permute(0, 2, 3, 1).numpy()
+    ours = jax.jit(backbone.apply)(backbone.params, images)
+    assert relative_error(ours, theirs) < 1e-4

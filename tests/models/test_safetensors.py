@@ -1,0 +1,51 @@
+"""Weights as safetensors: our own layout, torchvision's names, and headers that lie."""
+
+import struct
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from mlc_jax.errors import WeightsError
+from mlc_jax.models.backbones import Backbone, load_backbone
+from mlc_jax.models.weights import write_weights
+
+NAME = "mobilenet_v2"
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> tuple[Backbone, Path]:
+    backbone, path = load_backbone(NAME, "random", seed=3), tmp_path / "ours.safetensors"
+    write_weights(path, NAME, backbone.params, "torch")
+    return backbone, path
+
+
+def test_our_own_layout_is_read_back(ours: tuple[Backbone, Path]) -> None:
+    backbone, path = ours
+    found = load_backbone(NAME, path)
+    assert jax.tree.structure(found.params) == jax.tree.structure(backbone.params)
+    jax.tree.map(np.testing.assert_array_equal, found.params, backbone.params)
+    assert found.preprocess == "torch"
+    with pytest.raises(WeightsError, match="weights of mobilenet_v2, not of vgg19"):
+        load_backbone("vgg19", path)
+
+
+def test_safetensors_that_lie_about_their_size_are_refused(ours: tuple[Backbone, Path]) -> None:
+    _, path = ours
+    data = path.read_bytes()
+    for header in (1 << 62, 90 << 20, len(data)):
+        path.write_bytes(struct.pack("<Q", header) + data[8:])
+        with pytest.raises(WeightsError, match="header"):
+            load_backbone(NAME, path)
+    path.write_bytes(data[:-1])
+    with pytest.raises(WeightsError, match="not a readable safetensors file"):
+        load_backbone(NAME, path)
+
+
+def test_torchvision_names_are_refused_where_they_are_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "mobilenet.safetensors"
+    save_file({"features.0.0.weight": np.zeros((32, 3, 3, 3), np.float32)}, path)
+    with pytest.raises(WeightsError, match="not known for mobilenet_v2"):
+        load_backbone(NAME, path)
