@@ -1,0 +1,248 @@
+"""The configuration: every key with its meaning, and the defaults that depend on other keys.
+
+`configs/JOB.py` starts from `training_config` and adds what its job needs. A key whose default
+depends on the data or the head is a placeholder there; `resolve` fills it in and says so.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from mlc_jax.errors import ConfigError
+from mlc_jax.loss_settings import check_loss_config, loss_config
+
+# The names that keys may have. The modules that know them come above this one; a test compares.
+CHOICES = {
+    "features.dtype": ("float16", "bfloat16", "float32"),
+    "oversample": ("label", "labelset", "none"),
+    "head.name": ("conv", "linear"),
+    "optimizer.name": ("adam", "adamw", "adadelta", "adagrad", "rmsprop", "sgd", "lion"),
+    "schedule.name": (
+        "constant",
+        "cosine",
+        "exponential",
+        "piecewise",
+        "one_cycle",
+        "plateau",
+        "notebook",
+    ),
+    "parallel": ("jit", "pmap"),
+}
+THRESHOLDS = ("fixed", "matched", "f1", "g_mean", "youden", "recall", "cost")
+
+
+def training_config(stage: str) -> ConfigDict:
+    """The keys that both training stages share, with their defaults."""
+    config = ConfigDict()
+    config.stage = stage
+    config.seed = 0
+
+    config.data = ConfigDict()
+    config.data.labels = ""  # labels file; empty for the embedded demo
+    config.data.images = ""  # image folder
+    config.data.demo = config_dict.placeholder(bool)  # whether these are drawn data; found out
+    config.data.image_size = config_dict.placeholder(tuple)  # (height, width)
+    config.data.max_bad_fraction = 0.01  # rows and images that may be left out
+    config.data.true_values = ()  # values that mean 1, beside 1 and 1.0
+    config.data.false_values = ()  # values that mean 0, beside 0 and 0.0
+
+    config.backbone = ConfigDict()
+    config.backbone.name = "vgg19"
+    config.backbone.weights = "imagenet"  # imagenet | a file | random
+
+    config.features = ConfigDict()
+    config.features.views = config_dict.placeholder(int)  # augmented views beside the image itself
+    config.features.cache = True  # false: run the backbone inside every step
+    config.features.dtype = "float16"  # float16 | bfloat16 | float32, in the cache
+    config.features.batch_size = 0  # passes per call of the backbone; 0: chosen for the device
+
+    config.augment = ConfigDict()
+    config.augment.rotation = 5.0  # degrees
+    config.augment.shear = 0.2  # degrees
+    config.augment.zoom = 0.2
+    config.augment.shift = 0.1  # share of height and of width
+    config.augment.horizontal_flip = True
+    config.augment.vertical_flip = False
+    config.augment.brightness = (0.8, 1.0)
+
+    config.oversample = "label"  # label | labelset (multilabel only) | none
+    config.oversample_ratio = 0.5  # share of the minority class after oversampling
+
+    config.head = ConfigDict()
+    config.head.name = "conv"  # conv | linear
+
+    config.loss = loss_config()
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"  # adam adamw adadelta adagrad rmsprop sgd lion
+    config.optimizer.learning_rate = config_dict.placeholder(float)
+    config.optimizer.l2 = config_dict.placeholder(float)  # penalty l2/2 · ||kernel||² per output
+
+    config.schedule = ConfigDict()
+    # constant cosine exponential piecewise one_cycle plateau notebook (the original's plateau rule)
+    config.schedule.name = config_dict.placeholder(str)
+    config.schedule.factor = 0.7  # plateau, notebook, piecewise: multiplies the rate
+    config.schedule.rtol = 0.004  # plateau, notebook: a smaller gain of the loss is none
+    config.schedule.warmup = 0.1  # cosine, one_cycle: share of all steps
+    config.schedule.rate = 0.95  # exponential: factor per epoch
+    config.schedule.boundaries = (0.5, 0.75)  # piecewise: shares of all steps
+
+    config.epochs = config_dict.placeholder(int)
+    config.patience = config_dict.placeholder(int)  # epochs without a better AUC until a head stops
+    config.batch_size = 32  # rows per head and step
+    config.folds = 5
+    config.save_every = 5  # epochs between checkpoints
+    config.parallel = "jit"  # jit | pmap
+    return config
+
+
+def is_demo(config: ConfigDict) -> bool:
+    """Whether the run draws its own data."""
+    return bool(config.data.demo) or not (config.data.labels or config.data.images)
+
+
+def cache_folder() -> Path:
+    """Where weights, prepared data and features are kept: $MLC_JAX_CACHE or ~/.cache/mlc_jax."""
+    return Path(os.environ.get("MLC_JAX_CACHE") or "~/.cache/mlc_jax").expanduser().absolute()
+
+
+def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:
+    """Fills in the defaults that depend on other keys, and checks every value.
+
+    Args:
+      config: as the config file and the command line left it.
+      note: told which defaults were chosen, and why.
+
+    Returns:
+      A copy without placeholders.
+
+    Raises:
+      ConfigError: a value that cannot be used, naming key, value and remedy.
+    """
+    config = config.copy_and_resolve_references()
+    if bool(config.data.labels) != bool(config.data.images):
+        raise ConfigError(
+            "config.data.labels and config.data.images go together: give both, or neither for the "
+            "embedded demo"
+        )
+    config.data.demo = demo = is_demo(config)
+    linear = (config.head.name or "conv") == "linear"
+    chosen: dict[str, Any] = {
+        "backbone.name": "vgg19",
+        "backbone.weights": "imagenet",
+        "head.name": "conv",
+        "data.image_size": (64, 64) if demo else (450, 350),
+        "features.views": 1 if demo else 8,
+        "epochs": 15 if demo else 40,
+        "optimizer.learning_rate": 3e-3 if linear else (3e-4 if demo else 1e-5),
+        "optimizer.l2": 0.3 if linear else 0.0,
+        # A cosine has to run its course: the best epoch is kept, but nothing stops early.
+        "schedule.name": "cosine" if linear else "plateau",
+        "patience": 40 if linear else 5,
+    }
+    said = []
+    for key, value in chosen.items():
+        group, _, name = key.rpartition(".")
+        holder = config[group] if group else config
+        if holder[name] is None:
+            holder[name] = value
+            said.append(f"{key}={value}")
+    if said:
+        reason = "the demo" if demo else f"own data with the {config.head.name} head"
+        note(f"defaults for {reason}: {' '.join(said)}")
+    _check(config)
+    check_loss_config(config.loss)
+    return config
+
+
+def _check(config: ConfigDict) -> None:
+    size, brightness = config.data.image_size, config.augment.brightness
+    # In the order of `training_config`; what is expected, and whether it is there.
+    checks = {
+        "seed": ("0 to 2147483647", 0 <= config.seed < 2**31),
+        "data.image_size": (
+            "height,width of at least 32 pixels each",
+            len(size) == 2 and all(isinstance(side, int) and side >= 32 for side in size),
+        ),
+        "data.max_bad_fraction": ("a share, 0 to 1", 0 <= config.data.max_bad_fraction <= 1),
+        "features.views": ("0 to 1000", 0 <= config.features.views <= 1000),
+        "features.batch_size": (
+            "a positive number, or 0 to have it chosen",
+            config.features.batch_size >= 0,
+        ),
+        "augment.rotation": ("degrees, 0 to 180", 0 <= config.augment.rotation <= 180),
+        "augment.shear": ("degrees, 0 and more, below 90", 0 <= config.augment.shear < 90),
+        "augment.zoom": ("0 and more, below 1", 0 <= config.augment.zoom < 1),
+        "augment.shift": ("0 and more, below 1", 0 <= config.augment.shift < 1),
+        "augment.brightness": (
+            "low,high with 0 <= low <= high",
+            len(brightness) == 2
+            and all(isinstance(factor, int | float) for factor in brightness)
+            and 0 <= brightness[0] <= brightness[1] < math.inf,
+        ),
+        "oversample_ratio": (
+            "a share above 0 and at most 0.5",
+            0 < config.oversample_ratio <= 0.5,
+        ),
+        "optimizer.learning_rate": (
+            "a positive number",
+            0 < config.optimizer.learning_rate < math.inf,
+        ),
+        "optimizer.l2": ("0 or more", 0 <= config.optimizer.l2 < math.inf),
+        "schedule.factor": ("between 0 and 1", 0 < config.schedule.factor < 1),
+        "schedule.rtol": ("0 and more, below 1", 0 <= config.schedule.rtol < 1),
+        "schedule.warmup": ("a share, 0 and more, below 1", 0 <= config.schedule.warmup < 1),
+        "schedule.rate": ("above 0 and at most 1", 0 < config.schedule.rate <= 1),
+        "schedule.boundaries": (
+            "shares between 0 and 1",
+            all(isinstance(b, int | float) and 0 < b < 1 for b in config.schedule.boundaries),
+        ),
+        "epochs": ("1 or more", config.epochs >= 1),
+        "patience": ("1 or more", config.patience >= 1),
+        "batch_size": ("1 or more", config.batch_size >= 1),
+        "folds": (
+            "at least 3: fit on some, stop on one, predict another",
+            config.folds >= 3,
+        ),
+        "save_every": ("1 or more", config.save_every >= 1),
+    }
+    # A name that is no choice is refused now, not when it is looked up after hours of extraction.
+    for key, names in CHOICES.items():
+        checks[key] = (f"one of {', '.join(names)}", _at(config, key) in names)
+    if config.stage == "multilabel":
+        threshold, loss = config.threshold, config.loss
+        checks |= {
+            "test_fraction": ("a share from 0.05 to 0.5", 0.05 <= config.test_fraction <= 0.5),
+            "loss.imputed_weight": ("0 to 1", 0 <= loss.imputed_weight <= 1),
+            "threshold.rule": (f"one of {', '.join(THRESHOLDS)}", threshold.rule in THRESHOLDS),
+            "threshold.min_recall": ("a share, 0 to 1", 0 <= threshold.min_recall <= 1),
+            "threshold.cost_ratio": ("above 0", 0 < threshold.cost_ratio < math.inf),
+        }
+    if config.stage == "impute":
+        checks["oversample"] = ("label or none", config.oversample in ("label", "none"))
+        threshold = config.impute.threshold
+        checks["impute.threshold"] = (
+            f"a number from 0 to 1, or one of {', '.join(THRESHOLDS)}",
+            threshold in THRESHOLDS or _is_share(threshold),
+        )
+    for key, (expected, good) in checks.items():
+        if not good:
+            raise ConfigError(
+                f"config.{key}={_at(config, key)!r} cannot be used; expected {expected}"
+            )
+
+
+def _at(config: ConfigDict, key: str) -> Any:
+    group, _, name = key.rpartition(".")
+    return (config[group] if group else config)[name]
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
