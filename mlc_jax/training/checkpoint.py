@@ -1,0 +1,144 @@
+"""Orbax checkpoints: the state of a run, with a digest of its arrays that is checked on restore.
+
+Orbax makes a save atomic, not its content intact: a flipped bit in an array file would be restored
+as a wrong weight without a word. So the digest of all arrays lies beside them, in a record that has
+a digest of its own. A checkpoint that does not match is never used; the one before it is, and the
+bad one is named.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from mlc_jax.errors import CheckpointError
+from mlc_jax.files.digest import digest_arrays, digest_bytes, digest_json
+
+Tree = TypeVar("Tree")
+
+
+def _arrays(tree: Any) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree.flatten_with_path(jax.device_get(tree))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _structure(tree: Any) -> str:
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    return digest_json(
+        [[jax.tree_util.keystr(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves]
+    )
+
+
+class Checkpoints:
+    """The checkpoints of one run, in one folder; the last two are kept.
+
+    Args:
+      folder: made when missing.
+      inputs: JSON that decides the run's result; a checkpoint of other inputs is refused.
+    """
+
+    def __init__(self, folder: Path, inputs: Any) -> None:
+        self._inputs = digest_json(inputs)
+        self._folder = folder.resolve()
+        self._orbax = ocp.training.Checkpointer(
+            self._folder,
+            preservation_policy=ocp.training.preservation_policies.LatestN(2),
+            cleanup_tmp_directories=True,
+        )
+
+    def save(self, epoch: int, state: Any, progress: dict[str, Any]) -> None:
+        """Saves the state as it is after `epoch` epochs.
+
+        Args:
+          epoch: epochs done; names the checkpoint.
+          state: tree of arrays.
+          progress: JSON that belongs to the state (early stopping, position in the plans).
+        """
+        record = json.dumps(
+            {
+                "inputs": self._inputs,
+                "structure": _structure(state),
+                "arrays": digest_arrays(_arrays(state)),
+                "progress": progress,
+            }
+        )
+        meta = {"record": record, "digest": digest_bytes(record.encode())}
+        self._orbax.save_checkpointables(
+            epoch, {"state": jax.device_get(state), "meta": meta}, overwrite=True
+        )
+
+    def restore_latest(
+        self, like: Tree, warn: Callable[[str], None]
+    ) -> tuple[Tree, dict[str, Any], int] | None:
+        """The newest intact checkpoint: (state, progress, epoch), or None where there is none.
+
+        Args:
+          like: a tree of arrays or ShapeDtypeStructs; only a state of this structure is restored.
+          warn: told of each damaged checkpoint that is passed over; it is removed once an intact
+            one before it is found.
+
+        Raises:
+          CheckpointError: a checkpoint of other inputs or of another structure, or none intact.
+        """
+        steps = sorted((c.step for c in self._orbax.checkpoints), reverse=True)
+        damaged = []
+        for step in steps:
+            try:
+                state, progress = self._restore(step, like)
+            except _DamagedError as damage:
+                warn(f"{self._folder}/{step} is damaged ({damage}); falling back to the one before")
+                damaged.append(step)
+                continue
+            for later in damaged:
+                # Orbax saves nothing at or before the latest step there is, damaged or not.
+                self._orbax.delete(later)
+            return state, progress, step
+        if steps:
+            raise CheckpointError(
+                f"{self._folder}: none of the checkpoints {steps} is intact; remove the folder to "
+                "train anew"
+            )
+        return None
+
+    def _restore(self, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
+        try:
+            meta = self._orbax.load_checkpointables(step, {"meta": None})["meta"]
+            text = meta["record"]
+            intact = digest_bytes(text.encode()) == meta["digest"]
+        except Exception as error:
+            raise _DamagedError(f"unreadable: {type(error).__name__}") from error
+        if not intact:
+            raise _DamagedError("its record does not match its digest")
+        record = json.loads(text)
+        if record["inputs"] != self._inputs:
+            raise CheckpointError(
+                f"{self._folder}/{step} was made from other inputs; choose another --workdir"
+            )
+        if record["structure"] != _structure(like):
+            raise CheckpointError(
+                f"{self._folder}/{step} holds a state of another structure; choose another "
+                "--workdir"
+            )
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), like
+        )
+        try:
+            state = self._orbax.load_checkpointables(step, {"state": abstract})["state"]
+        except Exception as error:
+            raise _DamagedError(f"unreadable: {type(error).__name__}") from error
+        if digest_arrays(_arrays(state)) != record["arrays"]:
+            raise _DamagedError("its arrays do not match their digest")
+        return state, record["progress"]
+
+    def close(self) -> None:
+        """Waits for what is under way and lets go of the folder."""
+        self._orbax.close()
+
+
+class _DamagedError(Exception):
+    """Why a checkpoint cannot be trusted."""

@@ -1,0 +1,95 @@
+"""Where a result comes from: the inputs that decide it, and how the run that made it went."""
+
+import importlib.metadata
+import platform
+import resource
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+from ml_collections import ConfigDict
+
+from mlc_jax import __version__
+from mlc_jax.data.collection import Collection
+from mlc_jax.files.digest import digest_json
+from mlc_jax.journal import Journal
+from mlc_jax.models.backbones import Backbone
+from mlc_jax.settings import is_demo
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
+
+
+def run_inputs(config: ConfigDict, collection: Collection, backbone: Backbone) -> dict[str, Any]:
+    """What decides the result of a run: contents, not the paths they lie under."""
+    keys = plain(config)
+    for group, key in (("data", "labels"), ("data", "images"), ("backbone", "weights")):
+        del keys[group][key]
+    return {
+        "config": keys,
+        "labels": collection.table.digest(),
+        "images": collection.images.digest(),
+        "weights": backbone.digest,
+    }
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """A configuration as JSON."""
+
+    def as_json(value: Any) -> Any:
+        if isinstance(value, ml_collections.ConfigDict):
+            return {key: as_json(item) for key, item in value.items()}
+        return [as_json(item) for item in value] if isinstance(value, tuple | list) else value
+
+    result: dict[str, Any] = as_json(config)
+    return result
+
+
+def describe_run(
+    config: ConfigDict,
+    collection: Collection,
+    backbone: Backbone,
+    journal: Journal,
+) -> dict[str, Any]:
+    """The part of summary.json that all stages share."""
+    table = collection.table
+    inputs = run_inputs(config, collection, backbone)
+    height, width = collection.images.image_size
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "finished": True,
+        "stage": config.stage,
+        "data": {
+            "demo": is_demo(config),
+            "labels_file": str(collection.labels_file),
+            "image_folder": str(collection.image_folder),
+            "rows": len(table.filenames) + len(collection.quarantine),
+            "usable": len(table.filenames),
+            "left_out": len(collection.quarantine),
+            "observed": int(table.human.sum()),
+            "blank": int((~table.known).sum()),
+            "image_size": [height, width],
+        },
+        "backbone": {
+            "name": backbone.name,
+            "origin": backbone.origin,
+            "random": backbone.random,
+            "digest": backbone.digest,
+            "feature_shape": list(backbone.feature_shape((height, width))),
+        },
+        "warnings": journal.warnings,
+        "notes": journal.notes,
+        "seconds": journal.seconds,
+        "rates": journal.rates,
+        "peak_memory_mb": round(peak_kib / 1024),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
+        "versions": {"mlc_jax": __version__, "python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "digests": {
+            "data": digest_json([inputs["labels"], inputs["images"]]),
+            "weights": inputs["weights"],
+            "config": digest_json(inputs["config"]),
+        },
+        "config": plain(config),
+        "command": f"python -m mlc_jax.main {' '.join(sys.argv[1:])}",
+    }

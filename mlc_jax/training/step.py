@@ -1,0 +1,197 @@
+"""One training step of a stack of heads: a pure function that jit and pmap wrap alike."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from mlc_jax.models.heads import HeadStack
+from mlc_jax.training.losses import make_loss
+from mlc_jax.training.optimizers import Optimizer
+from mlc_jax.training.targets import LabelStatistics, Targets
+
+Params = Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a stack is trained.
+
+    Attributes:
+      stack: the heads' architecture.
+      optimizer: how gradients become updates.
+      loss: `config.loss`.
+      steps_per_epoch: for losses that change from epoch to epoch.
+    """
+
+    stack: HeadStack
+    optimizer: Optimizer
+    loss: ConfigDict
+    steps_per_epoch: int
+
+
+class TrainState(NamedTuple):
+    """What a step changes. Every array has a leading axis of heads, but for `step`.
+
+    Attributes:
+      step: int32 scalar, steps done.
+      params, opt_state: of all heads, stacked.
+      plateau: state of the per-epoch rule; `plateau.scale` multiplies the updates.
+      active: bool [heads], false once a head has stopped early; its params stay as they are.
+      best_params: the params of each head's best epoch so far.
+    """
+
+    step: jax.Array
+    params: Params
+    opt_state: Any
+    plateau: Any
+    active: jax.Array
+    best_params: Params
+
+
+class Frozen(NamedTuple):
+    """What a step reads and never changes.
+
+    Attributes:
+      mean, std: float32 [heads, C], of the features in each head's training folds.
+      statistics: float32 [heads, outputs] each, of the labels there.
+    """
+
+    mean: jax.Array
+    std: jax.Array
+    statistics: LabelStatistics
+
+
+class Batch(NamedTuple):
+    """One step's data.
+
+    Attributes:
+      features: [heads, B, h, w, C], any float type.
+      labels: float32 [heads, B, outputs].
+      weights: float32 [heads, B, outputs], 0 where a cell is not known.
+      valid: bool [heads, B], false where a place is padding.
+    """
+
+    features: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+    valid: jax.Array
+
+
+class Sums(NamedTuple):
+    """Per-head sums, float32 [heads], to be divided once, at the end.
+
+    Attributes:
+      loss_sum, loss_count: their ratio is the mean loss, as the loss defines it.
+      correct, known: their ratio is the accuracy over known cells, each by its weight.
+    """
+
+    loss_sum: jax.Array
+    loss_count: jax.Array
+    correct: jax.Array
+    known: jax.Array
+
+
+TrainStep = Callable[[TrainState, Frozen, Batch], tuple[TrainState, Sums]]
+
+
+def standardise(features: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """(features − mean) / std per channel, in float32; features [heads, B, h, w, C]."""
+    spread = (slice(None), None, None, None)
+    return (features.astype(jnp.float32) - mean[spread]) / std[spread]
+
+
+def init_state(recipe: Recipe, seed: int, heads: int) -> TrainState:
+    """The state before the first step."""
+    params, optimizer = recipe.stack.init(seed, heads), recipe.optimizer
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=jax.vmap(optimizer.tx.init)(params),
+        plateau=jax.vmap(optimizer.plateau.init)(params),
+        active=jnp.ones((heads,), jnp.bool_),
+        best_params=jax.tree.map(jnp.copy, params),
+    )
+
+
+def make_train_step(recipe: Recipe, axis_name: str | None = None) -> TrainStep:
+    """Builds the step.
+
+    Args:
+      recipe: how the stack is trained.
+      axis_name: the mapped axis over which sums are added under pmap; None under jit, where the
+        compiler adds them.
+
+    Returns:
+      A pure function (state, frozen, batch) -> (state, sums over the whole batch of all devices).
+    """
+    optimizer = recipe.optimizer
+    # Labels, weights and padding have an axis of heads; all heads are in the same epoch.
+    per_head = Targets(*cast(tuple[Any, ...], (0, 0, 0, None)))
+
+    def head_loss(
+        params: Params, features: jax.Array, targets: Targets, statistics: LabelStatistics
+    ) -> tuple[jax.Array, Sums]:
+        logits = recipe.stack.apply(params, features)
+        loss = make_loss(recipe.loss, statistics, axis_name)
+        loss_sum, loss_count = loss(logits, targets)
+        weights = jnp.where(targets.known, targets.weights, 0.0)
+        correct = jnp.sum(weights * ((logits > 0) == (targets.labels > 0.5)))
+        return loss_sum, Sums(loss_sum, loss_count, correct, jnp.sum(weights))
+
+    def train_step(state: TrainState, frozen: Frozen, batch: Batch) -> tuple[TrainState, Sums]:
+        features = standardise(batch.features, frozen.mean, frozen.std)
+        epoch = state.step // recipe.steps_per_epoch
+        targets = Targets(batch.labels, batch.weights, batch.valid, epoch)
+        gradients, sums = jax.vmap(jax.grad(head_loss, has_aux=True), in_axes=(0, 0, per_head, 0))(
+            state.params, features, targets, frozen.statistics
+        )
+        if axis_name is not None:
+            sums, gradients = jax.lax.psum((sums, gradients), axis_name)
+        # Sums first, then one division: devices hold different numbers of known cells.
+        gradients = jax.vmap(lambda g, n: jax.tree.map(lambda x: x / jnp.maximum(n, 1.0), g))(
+            gradients, sums.loss_count
+        )
+        updates, opt_state = jax.vmap(optimizer.tx.update)(gradients, state.opt_state, state.params)
+        scale = jnp.where(state.active, state.plateau.scale, 0.0)
+        updates = jax.vmap(lambda u, s: jax.tree.map(lambda x: s * x, u))(updates, scale)
+        return state._replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+        ), sums
+
+    return train_step
+
+
+def end_epoch(
+    optimizer: Optimizer,
+    state: TrainState,
+    stop_loss: jax.Array,
+    improved: jax.Array,
+    active: jax.Array,
+) -> TrainState:
+    """What happens between epochs, for every head: keep the best, adapt the rate, stop.
+
+    Args:
+      optimizer: whose plateau rule is asked.
+      state: after the epoch's last step.
+      stop_loss: float32 [heads], loss on the stop fold.
+      improved: bool [heads], whether this epoch is the head's best so far.
+      active: bool [heads], whether the head goes on.
+    """
+
+    def one(
+        plateau: Any, loss: jax.Array, better: jax.Array, params: Params, best: Params
+    ) -> tuple[Any, Params]:
+        _, plateau = optimizer.plateau.update({}, plateau, value=loss)
+        return plateau, jax.tree.map(lambda new, old: jnp.where(better, new, old), params, best)
+
+    plateau, best = jax.vmap(one)(
+        state.plateau, stop_loss, improved, state.params, state.best_params
+    )
+    return state._replace(plateau=plateau, best_params=best, active=active)

@@ -1,0 +1,162 @@
+"""Laws of the step: masked equals subset, heads do not meet, jit equals pmap."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mlc_jax.data.sampling import Plan
+from mlc_jax.loss_settings import loss_config
+from mlc_jax.models.heads import HeadStack
+from mlc_jax.training.feeds import CachedFeed, Cells
+from mlc_jax.training.optimizers import make_optimizer
+from mlc_jax.training.parallel import Devices
+from mlc_jax.training.step import Batch, Frozen, Recipe, init_state, make_train_step
+from mlc_jax.training.targets import LabelStatistics
+
+HEADS, BATCH, SHAPE = 4, 12, (2, 2, 8)
+
+
+def recipe(head: str, optimizer: str = "sgd", rate: float = 0.1) -> Recipe:
+    schedule = ConfigDict({"name": "constant", "factor": 0.7, "rtol": 0.004, "warmup": 0.1})
+    keys = ConfigDict({"name": optimizer, "learning_rate": rate, "l2": 0.0})
+    made = make_optimizer(keys, schedule, 10, 10)
+    return Recipe(HeadStack(head, SHAPE, 1), made, loss_config(), 10)
+
+
+def frozen(heads: int = HEADS) -> Frozen:
+    rng = np.random.default_rng(5)
+    return Frozen(
+        jnp.asarray(rng.normal(size=(heads, 8)), jnp.float32),
+        jnp.asarray(rng.uniform(0.5, 2, (heads, 8)), jnp.float32),
+        LabelStatistics(*jnp.ones((3, heads, 1))),
+    )
+
+
+def batch(seed: int = 0) -> Batch:
+    rng = np.random.default_rng(seed)
+    return Batch(
+        jnp.asarray(rng.normal(size=(HEADS, BATCH, *SHAPE)), jnp.float32),
+        jnp.asarray(rng.integers(0, 2, (HEADS, BATCH, 1)), jnp.float32),
+        jnp.asarray(rng.random((HEADS, BATCH, 1)) < 0.7, jnp.float32),
+        jnp.ones((HEADS, BATCH), jnp.bool_),
+    )
+
+
+def assert_trees_close(one: Any, other: Any, rtol: float) -> None:
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        scale = np.abs(np.asarray(b)).max() + 1e-30
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * scale)
+
+
+def test_masked_cells_count_as_if_they_were_not_there() -> None:
+    made = recipe("conv")
+    step = jax.jit(make_train_step(made))
+    state, whole = init_state(made, 0, HEADS), batch()
+    poisoned = whole._replace(labels=jnp.where(whole.weights > 0, whole.labels, 1e9))
+    for one, other in zip(
+        jax.tree.leaves(step(state, frozen(), poisoned)),
+        jax.tree.leaves(step(state, frozen(), whole)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+    for head in range(HEADS):
+        known = np.flatnonzero(whole.weights[head, :, 0])
+        one = jax.tree.map(lambda leaf, h=head: leaf[h : h + 1], state._replace(step=jnp.zeros(1)))
+        subset = jax.tree.map(lambda leaf, h=head, k=known: leaf[h : h + 1, k], whole)
+        alone, sums = step(
+            one._replace(step=state.step),
+            jax.tree.map(lambda leaf, h=head: leaf[h : h + 1], frozen()),
+            subset,
+        )
+        together, all_sums = step(state, frozen(), whole)
+        own = jax.tree.map(lambda leaf, h=head: leaf[h : h + 1], together.params)
+        assert_trees_close(alone.params, own, 1e-5)
+        assert float(sums.known[0]) == known.size == float(all_sums.known[head])
+        assert float(sums.loss_sum[0]) == pytest.approx(float(all_sums.loss_sum[head]), rel=1e-5)
+
+
+def test_a_head_without_a_known_cell_stays_where_it_is() -> None:
+    made = recipe("conv")
+    empty = batch()._replace(weights=batch().weights.at[1].set(0.0))
+    state = init_state(made, 0, HEADS)
+    after, sums = jax.jit(make_train_step(made))(state, frozen(), empty)
+    assert float(sums.known[1]) == 0
+    same = jax.tree.map(lambda a, b: bool((a[1] == b[1]).all()), after.params, state.params)
+    assert all(jax.tree.leaves(same))
+
+
+def test_a_stopped_head_does_not_move_and_the_others_do() -> None:
+    made = recipe("linear", "adam")
+    state = init_state(made, 0, HEADS)._replace(active=jnp.array([True, False, True, True]))
+    after, _ = jax.jit(make_train_step(made))(state, frozen(), batch())
+    moved = np.abs(np.asarray(after.params["dense"]["kernel"])).sum(axis=(1, 2)) > 0
+    assert moved.tolist() == [True, False, True, True]
+
+
+def test_gradients_are_finite_at_extreme_logits() -> None:
+    made = recipe("linear")
+    state = init_state(made, 0, HEADS)
+    for bias in (-100.0, 100.0):
+        params = {"dense": {**state.params["dense"], "bias": jnp.full((HEADS, 1), bias)}}
+        after, sums = make_train_step(made)(state._replace(params=params), frozen(), batch())
+        assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((after.params, sums)))
+
+
+def plan(steps: int, rows: int, views: int, seed: int = 0) -> Plan:
+    rng = np.random.default_rng(seed)
+    shape = (steps, HEADS, BATCH)
+    return Plan(
+        rng.integers(0, rows, shape).astype(np.int32),
+        rng.integers(0, views, shape).astype(np.int32),
+        rng.random(shape) < 0.9,
+    )
+
+
+@pytest.mark.parametrize(("head", "devices"), [("linear", 8), ("conv", 2)])
+def test_jit_and_pmap_take_the_same_step(head: str, devices: int) -> None:
+    """Twelve places per head over eight devices: padding must not count either."""
+    assert len(jax.local_devices()) >= devices  # conftest simulates them
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(30, 3, *SHAPE)).astype(np.float16)
+    cells = Cells(
+        jnp.asarray(rng.integers(0, 2, (30, 2)), jnp.float32),
+        jnp.asarray(rng.random((30, 2)) < 0.8, jnp.float32),
+        jnp.asarray([[0], [0], [1], [1]], jnp.int32),
+    )
+    made = recipe(head, "sgd", 1.0)
+    one = Devices("jit", jax.local_devices()[:1])
+    many = [Devices(kind, jax.local_devices()[:devices]) for kind in ("jit", "pmap")]
+    results = []
+    for runner in (one, *many):
+        feed = CachedFeed(features, made, runner)
+        # A copy per runner: the step donates its state.
+        state = jax.tree.map(jnp.copy, runner.replicate(init_state(made, 0, HEADS)))
+        state, sums = feed.train_epoch(state, frozen(), cells, plan(1, 30, 3))
+        logits = feed.logits(state.params, frozen(), plan(2, 30, 1, seed=2))
+        assert logits.shape == (2, HEADS, BATCH, 1)
+        results.append(jax.device_get((state.params, sums, logits)))
+    for other in results[1:]:
+        assert_trees_close(other, results[0], 1e-5)
+
+
+def test_the_epoch_compiles_once() -> None:
+    features = np.zeros((10, 2, *SHAPE), np.float32)
+    made = recipe("linear", "adam")
+    runner = Devices("jit")
+    feed = CachedFeed(features, made, runner)
+    cells = Cells(jnp.zeros((10, 1)), jnp.ones((10, 1)), jnp.zeros((HEADS, 1), jnp.int32))
+    state = jax.tree.map(jnp.copy, runner.replicate(init_state(made, 0, HEADS)))
+    with jax.log_compiles(False):
+        state, _ = feed.train_epoch(state, frozen(), cells, plan(3, 10, 2))
+        before = jax.monitoring
+        compiled: list[str] = []
+        before.register_event_duration_secs_listener(
+            lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
+        )
+        for seed in range(3):
+            state, _ = feed.train_epoch(state, frozen(), cells, plan(3, 10, 2, seed))
+    assert not compiled
