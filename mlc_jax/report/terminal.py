@@ -1,0 +1,155 @@
+"""What a finished run prints: its tables, the warnings once more, and where everything is."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from mlc_jax.journal import Journal
+
+_WHOLE = {
+    "map": "mAP",
+    "macro_roc_auc": "macro AUC",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "hamming_score": "Hamming score",
+    "subset_accuracy": "subset accuracy",
+    "lrap": "LRAP",
+}
+
+
+def show(summary: dict[str, Any], workdir: Path, journal: Journal) -> None:
+    """Prints the results of a run, its warnings, and where everything is.
+
+    Args:
+      summary: summary.json; NaN may stand for its null.
+      workdir: of the run.
+      journal: prints it.
+    """
+    for table in _TABLES[summary["stage"]](summary):
+        journal.console.print(table)
+    outcome, places = _LINES[summary["stage"]](summary, workdir)
+    lines = [
+        f"{outcome}, {sum(summary['seconds'].values()):.0f} s",
+        *(f"WARNING: {warning}" for warning in summary["warnings"]),
+        places,
+        f"report {workdir / 'report.html'}",
+    ]
+    for line in lines:
+        journal.line(line)
+
+
+def _impute_tables(summary: dict[str, Any]) -> list[Table]:
+    headings = ["known", "blank", "AUC", "log loss", "prior's", "F1", "learnable"]
+    truths = any("truth" in record for record in summary["labels"].values())
+    if truths:
+        headings.append("filled right")
+    table = _table(f"{summary['stage']}: human labels only, out of fold", "label", headings)
+    for name, record in summary["labels"].items():
+        metrics = record["metrics"]
+        cells = [
+            str(record["known"]),
+            str(record["blank"]),
+            _figure(metrics["roc_auc"]),
+            _figure(metrics["log_loss"]),
+            _figure(record["prior_log_loss"]),
+            _figure(metrics["f1"]),
+            "yes" if record["learnable"] else "NO",
+        ]
+        if truths:
+            truth = record["truth"]
+            cells.append(f"{truth['right']} of {truth['filled']}")
+        # As Text, or brackets in a label's name would be read as a style.
+        table.add_row(Text(name), *cells)
+    return [table]
+
+
+def _impute_lines(summary: dict[str, Any], workdir: Path) -> tuple[str, str]:
+    auc = summary["oof"]["macro_roc_auc"]
+    outcome = (
+        f"macro AUC {_figure(auc['value'])} (95 % interval {_figure(auc['low'])} to "
+        f"{_figure(auc['high'])}), {summary['data']['filled']} of {summary['data']['blank']} "
+        "blanks filled"
+    )
+    return (
+        outcome,
+        f"completed table {workdir / 'labels.csv'}, every cell's history {workdir / 'cells.csv'}",
+    )
+
+
+def _multilabel_tables(summary: dict[str, Any]) -> list[Table]:
+    title = f"{summary['stage']}: human labels only, {summary['data']['test']} test images"
+    headings = ["cells", "prevalence", "AUC", "PR AUC", "F1", "MCC", "threshold", "learnable"]
+    labels = _table(title, "label", headings)
+    for name, record in summary["labels"].items():
+        metrics = record.get("metrics", {})
+        cells = metrics.get("count")
+        labels.add_row(
+            Text(name),
+            "–" if cells is None else f"{cells:.0f}",
+            *(_figure(metrics.get(k)) for k in ("prevalence", "roc_auc", "pr_auc", "f1", "mcc")),
+            _figure(record.get("threshold")),
+            "yes" if record["learnable"] else "NO" if record["fitted"] else "not fitted",
+        )
+    return [labels, _whole_table(summary["test"])]
+
+
+def _whole_table(figures: dict[str, Any]) -> Table:
+    whole = _table("all labels together", "figure", ["value", "95 % interval"])
+    for name, title in _WHOLE.items():
+        if name in figures:
+            figure = figures[name]
+            interval = f"{_figure(figure['low'])} to {_figure(figure['high'])}"
+            whole.add_row(title, _figure(figure["value"]), interval)
+    return whole
+
+
+def show_evaluation(summary: dict[str, Any], workdir: Path, journal: Journal) -> None:
+    """Prints what an evaluation found: its tables, its verdict and its warnings."""
+    title = f"evaluate: human labels only, {summary['data']['judged']} images"
+    labels = _table(title, "label", ["cells", "prevalence", "AUC", "PR AUC", "F1", "MCC"])
+    for name, record in summary["labels"].items():
+        metrics = record["metrics"]
+        labels.add_row(
+            Text(name),
+            f"{metrics['count']:.0f}",
+            *(_figure(metrics[k]) for k in ("prevalence", "roc_auc", "pr_auc", "f1", "mcc")),
+        )
+    journal.console.print(labels)
+    journal.console.print(_whole_table(summary["test"]))
+    journal.line(summary["verdict"])
+    for warning in summary["warnings"]:
+        journal.line(f"WARNING: {warning}")
+    journal.line(f"figures {workdir / 'summary.json'}")
+
+
+def _multilabel_lines(summary: dict[str, Any], workdir: Path) -> tuple[str, str]:
+    return (
+        summary["verdict"],
+        f"classifier {workdir / 'classifier'}, its thresholds {workdir / 'thresholds.json'}, "
+        f"probabilities of human cells {workdir / 'scores.csv'}",
+    )
+
+
+_TABLES: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
+    "impute": _impute_tables,
+    "multilabel": _multilabel_tables,
+}
+_LINES: dict[str, Callable[[dict[str, Any], Path], tuple[str, str]]] = {
+    "impute": _impute_lines,
+    "multilabel": _multilabel_lines,
+}
+
+
+def _table(title: str, first: str, headings: list[str]) -> Table:
+    table = Table(title=title)
+    table.add_column(first)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.3f}"
