@@ -1,0 +1,392 @@
+"""Stage 2: train the multi-label classifier, and measure it on images that it never saw.
+
+A test split is held out before anything else. The rest is dealt into folds: siblings of the
+classifier are judged on them, and give it its number of epochs, its calibration and its thresholds.
+Filled cells may enter the loss; no figure, threshold or calibration ever looks at one.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+
+from mlc_jax.assess.calibration import cross_fitted_platt, fit_platt_per_label
+from mlc_jax.assess.held_out import TestFigures, judge_test
+from mlc_jax.assess.learnability import Verdict, learnable
+from mlc_jax.assess.thresholds import choose_threshold, fold_thresholds, spread_over_folds
+from mlc_jax.data.collection import Collection, open_collection
+from mlc_jax.data.folds import Division, divide, groups_of_copies
+from mlc_jax.data.labels import write_quarantine
+from mlc_jax.data.table import MISSING
+from mlc_jax.errors import LabelsError, WorkdirError
+from mlc_jax.files.atomic import replacing, write_json
+from mlc_jax.files.workdir import claim, owned
+from mlc_jax.journal import Journal
+from mlc_jax.models.backbones import Backbone
+from mlc_jax.report.page import write_report
+from mlc_jax.report.terminal import show
+from mlc_jax.settings import cache_folder, resolve
+from mlc_jax.training.checkpoint import Checkpoints
+from mlc_jax.training.classifier import Classifier, save_classifier
+from mlc_jax.training.crossfit import unfit_reason
+from mlc_jax.training.feeds import choose_backbone, feature_shape_of, open_feed
+from mlc_jax.training.jointfit import JointFit, Teaching, figures_as_one, joint_fit
+from mlc_jax.training.loop import EpochFigures
+from mlc_jax.training.parallel import Devices
+from mlc_jax.training.provenance import describe_run, run_inputs
+from mlc_jax.training.writer import MetricsWriter
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Runs stage 2, goes on with it, or shows the summary of a finished run.
+
+    Args:
+      config: of configs/multilabel.py, as the command line left it.
+      workdir: where the run keeps its files.
+
+    Returns:
+      What summary.json holds.
+    """
+    journal = Journal()
+    config = resolve(adopt_source(config, journal), journal.note)
+    with owned(workdir):
+        collection = open_collection(config, cache_folder(), journal)
+        backbone = choose_backbone(config, journal)
+        inputs = run_inputs(config, collection, backbone)
+        finished = claim(workdir, inputs)
+        if finished is not None:
+            journal.note(f"{workdir} holds this run, finished; nothing to do")
+            if not (workdir / "report.html").exists():
+                write_report(workdir)
+            show(finished, workdir, journal)
+            return finished
+        table = collection.table
+        human = np.where(table.human, table.values, np.int8(MISSING))
+
+        # The test split comes first: nothing below looks at it before the classifier is finished.
+        groups = groups_of_copies(collection.images.digests)
+        division = divide(groups, human, config.test_fraction, config.folds, config.seed)
+        unfit = say_unfit(table.names, human, division, journal)
+        fitted = [column for column in range(len(table.names)) if column not in unfit]
+        names = [table.names[column] for column in fitted]
+
+        teaching = make_teaching(config, collection, human, fitted, division, journal)
+        joint = fit_classifier(config, workdir, collection, backbone, division, teaching, journal)
+        with journal.phase("judge", len(names), "labels") as advance:
+            held_in = division.held_in
+            own = teaching.human[held_in]
+            known, folds = own != MISSING, division.fold_of[held_in]
+            logits = joint.out_of_fold[held_in]
+            held_in_probabilities, _ = cross_fitted_platt(logits, own, known, folds)
+            verdicts = learnable(own, known, logits, held_in_probabilities, folds, seed=config.seed)
+            classifier, spreads = decide(config, joint, own, held_in_probabilities, folds)
+            test = division.test
+            probabilities = classifier.probabilities(joint.raw_logits)
+            figures = judge_test(
+                teaching.human[test],
+                teaching.human[test] != MISSING,
+                probabilities[test],
+                classifier.threshold,
+                groups[test],
+                seed=config.seed,
+            )
+            advance(len(names))
+        warn_unlearnable(names, verdicts, figures, journal)
+
+        save_classifier(workdir, inputs, classifier)
+        write_quarantine(workdir / "quarantine.csv", collection.quarantine)
+        write_json(
+            workdir / "thresholds.json", threshold_records(config, names, classifier, spreads)
+        )
+        shown = probabilities.copy()
+        shown[held_in] = held_in_probabilities
+        write_scores(workdir / "scores.csv", collection, names, teaching, shown, classifier, test)
+        write_json(
+            workdir / "split.json",
+            {
+                "held_in": [collection.images.digests[row] for row in held_in],
+                "test": [collection.images.filenames[row] for row in test],
+            },
+        )
+        summary = describe_run(config, collection, backbone, journal) | {
+            "labels": label_records(
+                names, classifier, spreads, verdicts, figures, table.names, unfit
+            ),
+            "test": {name: value._asdict() for name, value in figures.intervals.items()},
+            "undefined": figures.metrics.reasons,
+            "verdict": figures.verdict,
+            "best_epoch": joint.best_epoch,
+        }
+        copies = len(groups) - int(groups.max()) - 1
+        summary["data"] |= {"held_in": len(held_in), "test": len(test), "copies": copies}
+        # The summary marks the run as finished, so it comes after every file but the report.
+        write_json(workdir / "summary.json", summary)
+        write_report(workdir)
+        show(summary, workdir, journal)
+        return summary
+
+
+def adopt_source(config: ConfigDict, journal: Journal) -> ConfigDict:
+    """Takes the table of the last impute run, and its way of seeing images, where none is given.
+
+    Raises:
+      WorkdirError: the source's summary is damaged.
+    """
+    summary_file = Path(config.source) / "summary.json"
+    if config.data.labels or config.data.images or not summary_file.exists():
+        return config
+    try:
+        summary = json.loads(summary_file.read_text())
+        data, source = summary["data"], summary["config"]
+        taken = {
+            "data.labels": str(Path(config.source) / "labels.csv"),
+            "data.images": data["image_folder"],
+            "data.demo": data["demo"],
+        }
+        seen = {
+            "data.image_size": tuple(source["data"]["image_size"]),
+            "features.views": source["features"]["views"],
+            "backbone.name": source["backbone"]["name"],
+            "backbone.weights": source["backbone"]["weights"],
+            "head.name": source["head"]["name"],
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise WorkdirError(
+            f"{summary_file} is damaged ({error}); give config.data.labels"
+        ) from error
+    config = config.copy_and_resolve_references()
+    for key, value in seen.items():
+        group, _, name = key.rpartition(".")
+        if config[group][name] is None:
+            taken[key] = value
+    config.update_from_flattened_dict(taken)
+    journal.note(f"the table of {config.source}: {' '.join(f'{k}={v}' for k, v in taken.items())}")
+    return config
+
+
+def say_unfit(
+    names: tuple[str, ...], human: np.ndarray, division: Division, journal: Journal
+) -> dict[int, str]:
+    """Finds the labels that cannot be learned and judged, column to reason, and says so.
+
+    Raises:
+      LabelsError: no label is left.
+    """
+    reasons: dict[int, str] = {}
+    for column in range(len(names)):
+        reason = unfit_reason(human[:, column], division.splits)
+        if reason is not None:
+            reasons[column] = reason
+            journal.warn(f"label {names[column]}: left out, {reason}")
+    if len(reasons) == len(names):
+        raise LabelsError(
+            f"no label can be fitted ({'; '.join(dict.fromkeys(reasons.values()))}); give more "
+            "labelled images"
+        )
+    return reasons
+
+
+def make_teaching(
+    config: ConfigDict,
+    collection: Collection,
+    human: np.ndarray,
+    fitted: list[int],
+    division: Division,
+    journal: Journal,
+) -> Teaching:
+    """The cells that are learned from: human ones whole, filled ones as the configuration says."""
+    table = collection.table
+    known = human != MISSING
+    confidence = np.nan_to_num(collection.confidence)
+    weights = np.where(known, 1.0, config.loss.imputed_weight * confidence)
+    entering = int(((weights > 0) & ~known)[division.held_in].sum())
+    if entering:
+        journal.warn(
+            f"{entering} filled cells enter the loss; the models that filled them had seen labels "
+            "of test images, so the test figures may flatter a little"
+        )
+    else:
+        journal.note("filled and blank cells are masked: the loss sees human labels only")
+    return Teaching(human[:, fitted], table.values[:, fitted], weights[:, fitted])
+
+
+def fit_classifier(
+    config: ConfigDict,
+    workdir: Path,
+    collection: Collection,
+    backbone: Backbone,
+    division: Division,
+    teaching: Teaching,
+    journal: Journal,
+) -> JointFit:
+    """Extracts the features and trains the classifier with its siblings."""
+    devices = Devices(config.parallel)
+    feed = open_feed(config, collection.images, backbone, devices, cache_folder(), journal)
+    journal.note(
+        f"training 1 {config.head.name} head on {len(division.held_in)} images and "
+        f"{config.folds} siblings, {teaching.human.shape[1]} labels each; "
+        f"{len(division.test)} images held out; {devices.count} {devices.platform} device(s) "
+        f"under {config.parallel}"
+    )
+    checkpoints = Checkpoints(workdir / "checkpoints", run_inputs(config, collection, backbone))
+    writer = MetricsWriter(workdir)
+    try:
+        with journal.phase("train classifier", config.epochs, "epochs") as advance:
+
+            def on_epoch(figures: EpochFigures) -> None:
+                writer.write(figures.epoch, figures_as_one(figures))
+                advance(1)
+
+            return joint_fit(
+                config,
+                teaching,
+                division.held_in,
+                division.splits,
+                feed,
+                feature_shape_of(config, backbone),
+                devices,
+                checkpoints,
+                on_epoch,
+                journal.warn,
+            )
+    finally:
+        writer.close()
+        checkpoints.close()
+
+
+def decide(
+    config: ConfigDict,
+    joint: JointFit,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    folds: np.ndarray,
+) -> tuple[Classifier, list[tuple[float, float]]]:
+    """Calibration and thresholds, from held-in human labels only.
+
+    Args:
+      config: the run's configuration.
+      joint: the trained heads.
+      labels, probabilities, folds: of the held-in rows; probabilities are the siblings', out of
+        fold and calibrated on other folds.
+
+    Returns:
+      (the classifier, the spread of each label's threshold over folds).
+    """
+    held_in = ~np.isnan(joint.out_of_fold).any(axis=1)
+    known = labels != MISSING
+    slope, intercept, _ = fit_platt_per_label(joint.out_of_fold[held_in], labels, known)
+    rule = config.threshold
+    choose = partial(
+        choose_threshold, rule.rule, min_recall=rule.min_recall, cost_ratio=rule.cost_ratio
+    )
+    columns = [
+        (labels[:, column], known[:, column], probabilities[:, column])
+        for column in range(labels.shape[1])
+    ]
+    threshold = np.array([choose(*column) for column in columns])
+    spreads = [spread_over_folds(fold_thresholds(choose, *column, folds)) for column in columns]
+    classifier = Classifier(
+        joint.params,
+        joint.last_params,
+        joint.mean,
+        joint.std,
+        joint.shift,
+        slope,
+        intercept,
+        threshold,
+    )
+    return classifier, spreads
+
+
+def warn_unlearnable(
+    names: list[str], verdicts: list[Verdict], figures: TestFigures, journal: Journal
+) -> None:
+    """Says the test's verdict, and warns of every label that is no better than chance."""
+    for name, verdict in zip(names, verdicts, strict=True):
+        if not verdict.learnable:
+            journal.warn(
+                f"label {name} cannot be learned from these images (out of fold: {verdict.reason})"
+            )
+    if "no better than chance" in figures.verdict:
+        journal.warn(figures.verdict)
+    else:
+        journal.note(figures.verdict)
+
+
+def threshold_records(
+    config: ConfigDict,
+    names: list[str],
+    classifier: Classifier,
+    spreads: list[tuple[float, float]],
+) -> dict[str, dict[str, Any]]:
+    """thresholds.json: per label the threshold, its rule, and its spread over folds."""
+    return {
+        name: {
+            "threshold": float(classifier.threshold[column]),
+            "rule": config.threshold.rule,
+            "spread": list(spreads[column]),
+        }
+        for column, name in enumerate(names)
+    }
+
+
+def write_scores(
+    path: Path,
+    collection: Collection,
+    names: list[str],
+    teaching: Teaching,
+    probabilities: np.ndarray,
+    classifier: Classifier,
+    test: np.ndarray,
+) -> None:
+    """scores.csv: every human cell with its split and probability; held-in ones out of fold."""
+    rows, columns = np.nonzero(teaching.human != MISSING)
+    split = np.full(len(teaching.human), "held_in", object)
+    split[test] = "test"
+    frame = pd.DataFrame(
+        {
+            "filename": np.array(collection.images.filenames, object)[rows],
+            "label": np.array(names, object)[columns],
+            "value": teaching.human[rows, columns],
+            "split": split[rows],
+            "probability": probabilities[rows, columns],
+            "threshold": classifier.threshold[columns],
+        }
+    )
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, index=False)
+
+
+def label_records(
+    names: list[str],
+    classifier: Classifier,
+    spreads: list[tuple[float, float]],
+    verdicts: list[Verdict],
+    figures: TestFigures,
+    all_names: tuple[str, ...],
+    unfit: dict[int, str],
+) -> dict[str, dict[str, Any]]:
+    """summary.json's `labels`: figures on the test split, human labels only."""
+    records: dict[str, dict[str, Any]] = {}
+    for column, name in enumerate(names):
+        metrics, verdict = figures.metrics.per_label[column], verdicts[column]
+        records[name] = {
+            "learnable": verdict.learnable,
+            "verdict": verdict.reason,
+            "fitted": True,
+            "p_value": verdict.p_holm,
+            "test_p_value": float(figures.p_values[column]),
+            "threshold": float(classifier.threshold[column]),
+            "threshold_spread": list(spreads[column]),
+            "log_loss_out_of_fold": verdict.log_loss,
+            "prior_log_loss": verdict.prior_log_loss,
+            "metrics": metrics.values,
+            "undefined": metrics.reasons,
+        }
+    for column, reason in unfit.items():
+        records[all_names[column]] = {"learnable": False, "verdict": reason, "fitted": False}
+    return {name: records[name] for name in all_names}

@@ -1,0 +1,242 @@
+"""The whole of stage 1 on a small drawn set: the contract of files, and the laws between runs."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs.impute import get_config
+from mlc_jax.data.cells import read_cells
+from mlc_jax.data.demo import draw_demo
+from mlc_jax.data.labels import read_labels
+from mlc_jax.errors import LabelsError, WorkdirError
+from mlc_jax.stages import impute
+
+ROWS = 90
+FILES = [
+    "labels.csv",
+    "cells.csv",
+    "quarantine.csv",
+    "summary.json",
+    "metrics.jsonl",
+    "report.html",
+    "thresholds.json",
+]
+Configure = Callable[..., ConfigDict]
+
+
+@pytest.fixture(scope="session")
+def drawn(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn set that is used as own data; beside the cache that all tests of stages share."""
+    folder = tmp_path_factory.mktemp("drawn")
+    draw_demo(folder / "set", rows=ROWS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def configure(drawn: Path) -> Configure:
+    def make(**changes: Any) -> ConfigDict:
+        config = get_config()
+        keys = {
+            "data.labels": str(drawn / "set" / "labels.csv"),
+            "data.images": str(drawn / "set" / "images"),
+            "data.image_size": (32, 32),
+            "backbone.name": "mobilenet_v2",
+            "backbone.weights": "random",
+            "features.views": 1,
+            "head.name": "linear",
+            "epochs": 4,
+            "folds": 3,
+            "batch_size": 16,
+        } | {key.replace("__", "."): value for key, value in changes.items()}
+        config.update_from_flattened_dict(keys)
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(
+    configure: Configure, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    workdir = tmp_path_factory.mktemp("finished")
+    return workdir, impute.run(configure(), workdir)
+
+
+def out_of_fold(workdir: Path) -> np.ndarray:
+    return read_cells(workdir / "cells.csv")["probability"].to_numpy(float)
+
+
+def test_every_file_of_the_contract_is_there(finished: tuple[Path, dict[str, Any]]) -> None:
+    workdir, summary = finished
+    for name in FILES:
+        assert (workdir / name).stat().st_size > 0, name
+    assert len(list((workdir / "plots").glob("*.png"))) >= 2
+    assert any((workdir / "tensorboard").iterdir())
+    assert any((workdir / "checkpoints").iterdir())
+    assert json.loads((workdir / "summary.json").read_text())["oof"] == summary["oof"]
+
+
+def test_the_table_is_complete_and_what_a_person_gave_is_unchanged(
+    finished: tuple[Path, dict[str, Any]], drawn: Path
+) -> None:
+    workdir, _ = finished
+    given = read_labels(drawn / "set" / "labels.csv").table
+    made = read_labels(workdir / "labels.csv").table
+    assert made.filenames == given.filenames
+    assert made.names == given.names
+    assert made.known.all()
+    assert (made.values[given.known] == given.values[given.known]).all()
+
+
+def test_every_cell_has_a_history(finished: tuple[Path, dict[str, Any]], drawn: Path) -> None:
+    workdir, _ = finished
+    cells = read_cells(workdir / "cells.csv")
+    given = read_labels(drawn / "set" / "labels.csv").table
+    assert (cells["filename"] == np.repeat(given.filenames, 4)).all()
+    blank = ~given.known.ravel()
+    assert (cells["source"] == np.where(blank, "imputed", "observed")).all()
+    decided = cells["probability"] > cells["threshold"]
+    assert (cells["value"].to_numpy()[blank] == decided.to_numpy()[blank]).all()
+    folds = cells.groupby("filename")["fold"].nunique()
+    assert (folds == 1).all()
+    assert (cells["model"] == cells["label"] + "/fold" + cells["fold"].astype(str)).all()
+
+
+def test_metrics_lines_hold_no_times(finished: tuple[Path, dict[str, Any]]) -> None:
+    lines = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(len(lines)))
+    assert not any("second" in key or "time" in key for line in lines for key in line)
+
+
+def test_a_finished_run_is_shown_and_left_alone(
+    finished: tuple[Path, dict[str, Any]], configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir, summary = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    again = impute.run(configure(), workdir)
+    assert again["oof"] == summary["oof"]
+    assert "finished" in capsys.readouterr().out
+    after = {path: path.stat().st_mtime_ns for path in before}
+    changed = {path.name for path in before if before[path] != after[path]}
+    assert changed <= {".lock"}
+
+
+def test_other_inputs_are_refused_with_the_difference(
+    finished: tuple[Path, dict[str, Any]], configure: Configure
+) -> None:
+    with pytest.raises(WorkdirError, match=r"config\.seed: 0 there, 1 here.*--workdir"):
+        impute.run(configure(seed=1), finished[0])
+
+
+def test_same_seed_same_bytes(
+    finished: tuple[Path, dict[str, Any]], configure: Configure, tmp_path: Path
+) -> None:
+    impute.run(configure(), tmp_path)
+    for name in ("labels.csv", "cells.csv", "metrics.jsonl", "thresholds.json", "quarantine.csv"):
+        assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes(), name
+
+
+def test_a_completed_table_is_imputed_from_its_human_cells_alone(
+    finished: tuple[Path, dict[str, Any]], configure: Configure, tmp_path: Path
+) -> None:
+    """Fails if a head is fitted or stopped on a cell that a model filled."""
+    for name in ("labels.csv", "cells.csv"):
+        shutil.copy(finished[0] / name, tmp_path / name)
+    impute.run(configure(data__labels=str(tmp_path / "labels.csv")), tmp_path / "run")
+    assert (tmp_path / "run" / "cells.csv").read_bytes() == (tmp_path / "cells.csv").read_bytes()
+
+
+def test_the_second_run_reuses_the_features_and_says_so(
+    finished: tuple[Path, dict[str, Any]],
+    configure: Configure,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    summary = impute.run(configure(epochs=1), tmp_path)
+    said = capsys.readouterr().out
+    assert f"feature cache: {ROWS} images are there already, 0 to extract" in said
+    assert "extract features" not in summary["seconds"]
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_eight_devices_give_the_metrics_of_one(
+    finished: tuple[Path, dict[str, Any]],
+    configure: Configure,
+    tmp_path: Path,
+    parallel: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jax, "devices", jax.local_devices)
+    assert len(jax.devices()) == 8
+    summary = impute.run(configure(parallel=parallel), tmp_path)
+    for name, record in finished[1]["labels"].items():
+        for metric in ("roc_auc", "log_loss", "brier"):
+            theirs = record["metrics"][metric]
+            assert summary["labels"][name]["metrics"][metric] == pytest.approx(theirs, abs=0.005)
+
+
+def test_without_a_cache_the_same_features_give_the_same_result(
+    finished: tuple[Path, dict[str, Any]], configure: Configure, tmp_path: Path
+) -> None:
+    summary = impute.run(configure(features__cache=False), tmp_path)
+    assert "extract features" not in summary["seconds"]
+    np.testing.assert_allclose(out_of_fold(tmp_path), out_of_fold(finished[0]), atol=0.02)
+
+
+def test_labels_that_cannot_be_fitted_stay_blank_with_a_reason(
+    configure: Configure, drawn: Path, tmp_path: Path
+) -> None:
+    with (drawn / "set" / "labels.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    rows[0] += ["always", "never_seen"]
+    for number, row in enumerate(rows[1:]):
+        row += ["1" if number % 3 else "", ""]
+    labels = tmp_path / "labels.csv"
+    with labels.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    summary = impute.run(configure(data__labels=str(labels), epochs=1), tmp_path / "run")
+    for name, reason in (("always", "known cells are 1"), ("never_seen", "no cell is known")):
+        record = summary["labels"][name]
+        assert not record["learnable"]
+        assert reason in record["verdict"]
+        assert any(name in warning for warning in summary["warnings"])
+        assert record["metrics"]["roc_auc"] != record["metrics"]["roc_auc"]  # NaN
+    assert read_labels(tmp_path / "run" / "labels.csv").table.values[:, 4].tolist().count(-1) == 30
+    cells = read_cells(tmp_path / "run" / "cells.csv")
+    unseen = cells[cells["label"] == "never_seen"]
+    assert not unseen["accepted"].any()
+    assert (unseen["value"] == -1).all()
+
+
+def test_no_label_left_to_fit_is_an_error(
+    configure: Configure, drawn: Path, tmp_path: Path
+) -> None:
+    lines = (drawn / "set" / "labels.csv").read_text().splitlines()
+    ones = [lines[0]] + [line.split(",")[0] + ",1,1,1,1" for line in lines[1:]]
+    (tmp_path / "ones.csv").write_text("\n".join(ones))
+    with pytest.raises(LabelsError, match="no label can be fitted"):
+        impute.run(configure(data__labels=str(tmp_path / "ones.csv")), tmp_path / "run")
+
+
+def test_too_many_bad_images_stop_the_run_at_the_scan(
+    configure: Configure, drawn: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(drawn / "set" / "images", images)
+    for number in range(5):
+        (images / f"image_{number}.jpg").write_bytes(b"no picture")
+    with pytest.raises(LabelsError, match=r"5 of 90 rows .*image_0.jpg.*max_bad_fraction"):
+        impute.run(configure(data__images=str(images)), tmp_path / "run")
+    config = configure(data__images=str(images), data__max_bad_fraction=0.1, epochs=1)
+    summary = impute.run(config, tmp_path / "run")
+    assert summary["data"]["left_out"] == 5
+    listed = (tmp_path / "run" / "quarantine.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in listed[1:]] == [f"image_{n}.jpg" for n in range(5)]

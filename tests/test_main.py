@@ -1,0 +1,115 @@
+"""What the command line says to mistakes: one line and status 2, never a traceback."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+IMPUTE = "--config=configs/impute.py"
+
+
+def command(cache: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mlc_jax.main", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "MLC_JAX_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def refused(cache: Path, *arguments: str) -> str:
+    """The one line that a refused command says."""
+    done = command(cache, *arguments)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--config=configs/JOB.py"),
+        (["--config"], "--config"),
+        (["--config=configs/nothing.py"], "configs/nothing.py"),
+        ([IMPUTE, "--confg.epochs=3"], "confg"),
+        ([IMPUTE, "--config.epoch=3"], 'Did you mean "epochs"'),
+        ([IMPUTE, "--config.data.nothing=3"], "nothing"),
+        ([IMPUTE, "--config.epochs=many"], "--config.epochs=many"),
+        ([IMPUTE, "--config.stage=dance"], "config.stage='dance'"),
+        ([IMPUTE, "epochs=3"], "'epochs=3' is not a flag"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistyped_command_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
+    assert said in refused(tmp_path, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def get_config(:\n", "SyntaxError"),
+        ("import nothing_of_that_name\n", "nothing_of_that_name"),
+        ("x = 1\n", "get_config"),
+        ("def get_config():\n    return 3\n", "'int'"),
+    ],
+)
+def test_a_configuration_file_that_fails_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    assert said in refused(tmp_path, f"--config={tmp_path / 'mine.py'}")
+
+
+def test_what_the_run_itself_refuses_is_one_line(tmp_path: Path) -> None:
+    """Values, data and places, each by the job."""
+    workdir = f"--workdir={tmp_path / 'run'}"
+    line = refused(tmp_path, IMPUTE, workdir, "--config.folds=2")
+    assert "config.folds=2" in line
+    data = f"--config.data.labels={tmp_path / 'no.csv'}", f"--config.data.images={tmp_path}"
+    assert str(tmp_path / "no.csv") in refused(tmp_path, IMPUTE, workdir, *data)
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in refused(tmp_path, IMPUTE, f"--workdir={tmp_path / 'file'}")
+    assert str(tmp_path / "file") in refused(tmp_path / "file", IMPUTE, workdir)
+
+
+def test_a_folder_without_the_images_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels.csv").write_text("filename,a\n1.jpg,0\n2.jpg,1\n")
+    line = refused(
+        tmp_path / "cache",
+        IMPUTE,
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.labels={tmp_path / 'labels.csv'}",
+        f"--config.data.images={tmp_path / 'images'}",
+    )
+    assert "2 of 2 rows cannot be used" in line
+    assert "1.jpg (absent)" in line
+
+
+def test_a_traceback_on_request(tmp_path: Path) -> None:
+    done = command(tmp_path, IMPUTE, "--config.folds=2", "--verbosity=1")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+    assert "config.folds=2" in done.stderr
+
+
+def test_help_is_quick_and_lists_the_keys(tmp_path: Path) -> None:
+    started = time.monotonic()
+    for word in ("--help", "-h"):
+        done = command(tmp_path, word)
+        assert done.returncode == 0, done.stderr
+        assert "--workdir" in done.stdout
+    # Without importing JAX, which alone takes longer than this on a busy machine.
+    assert time.monotonic() - started < 10
+    done = command(tmp_path, IMPUTE, "--help")
+    assert done.returncode == 0, done.stderr
+    for key in ("learning_rate", "image_size", "max_bad_fraction", "threshold"):
+        assert key in done.stdout
+    assert not list(tmp_path.iterdir())
