@@ -17,6 +17,7 @@ from mlc_jax.loss_settings import check_loss_config, loss_config
 
 # The names that keys may have. The modules that know them come above this one; a test compares.
 CHOICES = {
+    "backbone.trainable": ("none", "last_block", "all"),
     "features.dtype": ("float16", "bfloat16", "float32"),
     "oversample": ("label", "labelset", "none"),
     "head.name": ("conv", "linear"),
@@ -53,11 +54,14 @@ def training_config(stage: str) -> ConfigDict:
     config.backbone = ConfigDict()
     config.backbone.name = "vgg19"
     config.backbone.weights = "imagenet"  # imagenet | a file | random
+    config.backbone.trainable = "none"  # none | last_block | all: what of it is fine-tuned
+    config.backbone.learning_rate = 1e-5  # of what is fine-tuned
 
     config.features = ConfigDict()
     config.features.views = config_dict.placeholder(int)  # augmented views beside the image itself
-    config.features.cache = True  # false: run the backbone inside every step
-    config.features.dtype = "float16"  # float16 | bfloat16 | float32, in the cache
+    config.features.cache = True  # false: run the backbone inside every step, as fine-tuning does
+    # float16 | bfloat16 | float32, in the cache; float32 where gradients pass through them
+    config.features.dtype = config_dict.placeholder(str)
     config.features.batch_size = 0  # passes per call of the backbone; 0: chosen for the device
 
     config.augment = ConfigDict()
@@ -131,12 +135,14 @@ def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:
         )
     config.data.demo = demo = is_demo(config)
     linear = (config.head.name or "conv") == "linear"
+    tuned = config.backbone.trainable != "none"
     chosen: dict[str, Any] = {
         "backbone.name": "vgg19",
         "backbone.weights": "imagenet",
         "head.name": "conv",
         "data.image_size": (64, 64) if demo else (450, 350),
         "features.views": 1 if demo else 8,
+        "features.dtype": "float32" if tuned else "float16",
         "epochs": 15 if demo else 40,
         "optimizer.learning_rate": 3e-3 if linear else (3e-4 if demo else 1e-5),
         "optimizer.l2": 0.3 if linear else 0.0,
@@ -151,6 +157,9 @@ def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:
         if holder[name] is None:
             holder[name] = value
             said.append(f"{key}={value}")
+    if tuned and config.features.cache:
+        config.features.cache = False
+        note("features.cache=false: the features change while the backbone is fine-tuned")
     if said:
         reason = "the demo" if demo else f"own data with the {config.head.name} head"
         note(f"defaults for {reason}: {' '.join(said)}")
@@ -164,6 +173,10 @@ def _check(config: ConfigDict) -> None:
     # In the order of `training_config`; what is expected, and whether it is there.
     checks = {
         "seed": ("0 to 2147483647", 0 <= config.seed < 2**31),
+        "backbone.learning_rate": (
+            "a positive number",
+            0 < config.backbone.learning_rate < math.inf,
+        ),
         "data.image_size": (
             "height,width of at least 32 pixels each",
             len(size) == 2 and all(isinstance(side, int) and side >= 32 for side in size),
@@ -228,6 +241,11 @@ def _check(config: ConfigDict) -> None:
         checks["impute.threshold"] = (
             f"a number from 0 to 1, or one of {', '.join(THRESHOLDS)}",
             threshold in THRESHOLDS or _is_share(threshold),
+        )
+    if config.backbone.trainable != "none":
+        checks["features.dtype"] = (
+            "float32 while the backbone is fine-tuned",
+            config.features.dtype == "float32",
         )
     for key, (expected, good) in checks.items():
         if not good:

@@ -95,6 +95,15 @@ def test_what_is_given_stays() -> None:
     assert {key: found[key] for key in given} == given
 
 
+def test_fine_tuning_keeps_no_features_and_rounds_none() -> None:
+    config, notes = resolved({"backbone.trainable": "last_block"})
+    assert not config.features.cache
+    assert config.features.dtype == "float32"
+    assert any("features.cache=false" in note for note in notes)
+    with pytest.raises(ConfigError, match="float32 while the backbone is fine-tuned"):
+        resolved({"backbone.trainable": "all", "features.dtype": "float16"})
+
+
 def test_the_given_configuration_is_not_changed() -> None:
     config = configuration({})
     before = config.to_json()
@@ -123,6 +132,8 @@ BAD: list[tuple[str, list[Any]]] = [
     ("seed", [-1, 2**31]),
     ("data.image_size", [(64,), (64, 64, 3), (31, 64), (64, 31), (64.0, 64), ("a", "b"), ()]),
     ("data.max_bad_fraction", [-0.1, 1.1, NAN]),
+    ("backbone.trainable", ["", "first"]),
+    ("backbone.learning_rate", [0.0, -1.0, NAN, INF]),
     ("features.views", [-1, 1001]),
     ("features.dtype", ["float64", "int8", ""]),
     ("features.batch_size", [-1]),

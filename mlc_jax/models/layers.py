@@ -34,11 +34,13 @@ class Network(nnx.Module):
       preprocess: how Keras prepares images for its published weights, a key of `PREPROCESS`.
       channels: channels of the final map.
       top: names of classifier layers, which a weight file may hold and which are not read.
+      last_block: names of the top-level parts that fine-tuning of the last block trains.
     """
 
     preprocess: ClassVar[str]
     channels: ClassVar[int]
     top: ClassVar[tuple[str, ...]]
+    last_block: ClassVar[tuple[str, ...]]
 
     def blocks(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
         """Yields (Keras's layer name, activation [B, h, w, C]) of each block, last the final map.

@@ -48,6 +48,7 @@ class MobileNetV2(Network):
     preprocess = "tf"
     channels = 1280
     top = ("predictions", "Logits")
+    last_block = ("block_16", "Conv_1", "Conv_1_bn")
 
     def __init__(self) -> None:
         self.Conv1 = Conv(3, 32, 3, stride=2)

@@ -38,6 +38,7 @@ class VGG19(Network):
     preprocess = "caffe"
     channels = 512
     top = ("fc1", "fc2", "predictions", "classifier")
+    last_block = ("block5",)
 
     def __init__(self) -> None:
         features_in = 3

@@ -12,6 +12,7 @@ import numpy as np
 from mlc_jax.assess.calibration import apply_platt
 from mlc_jax.errors import CheckpointError, ConfigError
 from mlc_jax.models.heads import HeadStack
+from mlc_jax.models.tuning import Params, Trained
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.step import standardise
 
@@ -23,15 +24,16 @@ class Classifier:
     """What a classifier is made of.
 
     Attributes:
-      best, last: parameters of the head at its best epoch and after its last one.
+      best, last: parameters of the head, and of what was trained of the backbone, at the best epoch
+        and after the last one.
       mean, std: float32 [C], of the features it was fitted on.
       shift: float64 [L], log odds that oversampling added to its logits.
       slope, intercept: float64 [L], Platt's map from corrected logits to probabilities.
       threshold: float64 [L]; a label is given where its probability is greater.
     """
 
-    best: Any
-    last: Any
+    best: Trained
+    last: Trained
     mean: np.ndarray
     std: np.ndarray
     shift: np.ndarray
@@ -45,22 +47,28 @@ class Classifier:
         return apply_platt(corrected, self.slope, self.intercept)
 
 
-def logits_of(
-    classifier: Classifier, stack: HeadStack, which: str
-) -> Callable[[jax.Array | np.ndarray], np.ndarray]:
-    """Compiles the head: features [B, h, w, C] to raw logits, float32 [B, L].
+def trained_params(classifier: Classifier, which: str) -> Trained:
+    """The parameters of the best or of the last epoch.
 
     Raises:
       ConfigError: `which` is neither best nor last.
     """
     if which not in CHECKPOINTS:
         raise ConfigError(f"config.checkpoint_kind={which!r}: choose best or last")
-    params = getattr(classifier, which)
-    mean, std = jnp.asarray(classifier.mean)[None], jnp.asarray(classifier.std)[None]
+    params: Trained = getattr(classifier, which)
+    return params
+
+
+def logits_of(
+    classifier: Classifier, stack: HeadStack, which: str
+) -> Callable[[jax.Array | np.ndarray], np.ndarray]:
+    """Compiles the head: features [B, h, w, C] to raw logits, float32 [B, L]."""
+    params = trained_params(classifier, which).head
+    mean, std = jnp.asarray(classifier.mean), jnp.asarray(classifier.std)
 
     @jax.jit
     def run(features: jax.Array) -> jax.Array:
-        return stack.apply(params, standardise(features[None], mean, std)[0])
+        return stack.apply(params, standardise(features, mean, std))
 
     return lambda features: np.asarray(run(jnp.asarray(features)))
 
@@ -86,7 +94,7 @@ def save_classifier(workdir: Path, inputs: Any, classifier: Classifier) -> None:
 
 
 def load_classifier(
-    workdir: Path, inputs: Any, stack: HeadStack, warn: Callable[[str], None]
+    workdir: Path, inputs: Any, stack: HeadStack, tuned: Params, warn: Callable[[str], None]
 ) -> Classifier:
     """Restores the classifier of a finished multilabel run, on any number of devices.
 
@@ -94,6 +102,7 @@ def load_classifier(
       workdir: of the run.
       inputs: what its run.json holds.
       stack: the architecture it was trained with.
+      tuned: the part of the backbone that was trained with it, with any values.
       warn: told of damage.
 
     Raises:
@@ -104,7 +113,8 @@ def load_classifier(
             f"config.checkpoint={str(workdir)!r} holds no classifier; give the workdir of a "
             "finished multilabel run"
         )
-    params = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], stack.init(0, 1)))
+    head = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], stack.init(0, 1)))
+    params = Trained(head, jax.tree.map(lambda leaf: jax.typeof(leaf), tuned))
     channels = jax.ShapeDtypeStruct((stack.feature_shape[-1],), jnp.float32)
     like = {"best": params, "last": params, "mean": channels, "std": channels}
     checkpoints = Checkpoints(workdir / "classifier", inputs)
@@ -115,7 +125,11 @@ def load_classifier(
     if restored is None:
         raise CheckpointError(f"{workdir}/classifier is empty; run the training again")
     tree, decision, _ = restored
+    arrays = jax.tree.map(np.asarray, tree)
     return Classifier(
-        **jax.tree.map(np.asarray, tree),
+        arrays["best"],
+        arrays["last"],
+        arrays["mean"],
+        arrays["std"],
         **{name: np.array(decision[name], np.float64) for name in DECISION},
     )

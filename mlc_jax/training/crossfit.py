@@ -24,7 +24,7 @@ from mlc_jax.settings import cache_folder
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.feeds import Cells, Feed, feature_shape_of, open_feed
 from mlc_jax.training.loop import Course, EpochFigures, fit
-from mlc_jax.training.optimizers import make_optimizer
+from mlc_jax.training.optimizers import backbone_rate, make_optimizer
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.provenance import run_inputs
 from mlc_jax.training.standards import freeze
@@ -134,14 +134,20 @@ def cross_fit(
     )
     recipe = Recipe(
         HeadStack(config.head.name, feature_shape, outputs=1),
-        make_optimizer(config.optimizer, config.schedule, plans.steps, config.epochs),
+        make_optimizer(
+            config.optimizer,
+            config.schedule,
+            plans.steps,
+            config.epochs,
+            backbone_rate=backbone_rate(config),
+        ),
         config.loss,
         plans.steps,
     )
     feed = feed_of(recipe)
     outputs = np.array([[head.label] for head in heads])
     train = [head.split.train for head in heads]
-    frozen = devices.replicate(freeze(feed.moments(), values, train, outputs))
+    frozen = devices.replicate(freeze(feed, values, train, outputs))
     cells = devices.replicate(
         Cells(
             jnp.asarray(np.maximum(values, 0), jnp.float32),

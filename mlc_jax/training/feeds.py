@@ -2,7 +2,8 @@
 
 Both feeds give the same features for the same (row, view), so a run may use either. The cached one
 holds all features on the device, and an epoch is one compiled program. The online one reads the
-images of each step through the pipeline and runs the backbone inside the step.
+images of each step through the pipeline and runs the backbone inside the step, where part of it may
+be trained.
 """
 
 from collections.abc import Callable
@@ -31,16 +32,18 @@ from mlc_jax.models.features import (
     feature_shape,
     features_of,
 )
+from mlc_jax.models.tuning import Params, Trained, merged, split_params
 from mlc_jax.settings import is_demo
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.step import (
+    PER_HEAD,
     Batch,
     Frozen,
     Recipe,
     Sums,
     TrainState,
+    head_network,
     make_train_step,
-    standardise,
 )
 
 
@@ -61,6 +64,12 @@ class Cells(NamedTuple):
 class Feed(Protocol):
     """What the loop asks of a source of features."""
 
+    frozen_backbone: Params
+    """What `Frozen.backbone` must hold."""
+
+    def init(self, seed: int, heads: int) -> Trained:
+        """Parameters of `heads` heads before the first step, each leaf with an axis of heads."""
+
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and mean square over views and space, float64 [N, C] each."""
 
@@ -69,7 +78,7 @@ class Feed(Protocol):
     ) -> tuple[TrainState, Sums]:
         """One epoch; the sums are over all its steps."""
 
-    def logits(self, params: Any, frozen: Frozen, plan: Plan) -> np.ndarray:
+    def logits(self, params: Trained, frozen: Frozen, plan: Plan) -> np.ndarray:
         """Logits of the planned rows, float32 [steps, heads, batch, outputs]."""
 
 
@@ -114,11 +123,14 @@ class CachedFeed:
     """
 
     def __init__(self, features: np.ndarray, recipe: Recipe, devices: Devices) -> None:
+        self.frozen_backbone: Params = {}
+        self._stack = recipe.stack
         self._host = features
         self._features = devices.replicate(features)
+        network = head_network(recipe.stack)
 
         def build_epoch(axis_name: str | None) -> Callable[..., Any]:
-            step = make_train_step(recipe, axis_name)
+            step = make_train_step(recipe, network, axis_name)
 
             def train_epoch(
                 state: TrainState, frozen: Frozen, cells: Cells, features: jax.Array, plan: Plan
@@ -133,12 +145,13 @@ class CachedFeed:
             return train_epoch
 
         def build_logits(axis_name: str | None) -> Callable[..., Any]:
-            def logits(params: Any, frozen: Frozen, features: jax.Array, plan: Plan) -> jax.Array:
+            all_heads = jax.vmap(network, in_axes=(0, PER_HEAD, 0))
+
+            def logits(
+                params: Trained, frozen: Frozen, features: jax.Array, plan: Plan
+            ) -> jax.Array:
                 def one(plan: Plan) -> jax.Array:
-                    batch = features[plan.rows, plan.views]
-                    return recipe.stack.apply_stack(
-                        params, standardise(batch, frozen.mean, frozen.std)
-                    )
+                    return all_heads(params, frozen, features[plan.rows, plan.views])
 
                 return _gathered(jax.lax.map(one, plan), axis_name, 2)
 
@@ -146,6 +159,10 @@ class CachedFeed:
 
         self._train_epoch = devices.wrap(build_epoch, (None, None, None, None, 2), donate=(0,))
         self._logits = devices.wrap(build_logits, (None, None, None, 2))
+
+    def init(self, seed: int, heads: int) -> Trained:
+        """See `Feed`."""
+        return Trained(self._stack.init(seed, heads), {})
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """See `Feed`; in pieces, since float32 copies of all features may not fit."""
@@ -159,7 +176,7 @@ class CachedFeed:
         """See `Feed`."""
         return self._train_epoch(state, frozen, cells, self._features, plan)
 
-    def logits(self, params: Any, frozen: Frozen, plan: Plan) -> np.ndarray:
+    def logits(self, params: Trained, frozen: Frozen, plan: Plan) -> np.ndarray:
         """See `Feed`."""
         made = np.asarray(self._logits(params, frozen, self._features, plan))
         return made[:, :, : plan.rows.shape[2]]
@@ -174,18 +191,21 @@ class OnlineSource:
       backbone: the frozen network.
       spec: what its features are.
       batch_size: passes per call where the backbone runs alone.
+      trainable: the part of the backbone that is trained, one of `TRAINABLE`.
     """
 
     images: ImageSet
     backbone: Backbone
     spec: FeatureSpec
     batch_size: int
+    trainable: str
 
 
 class OnlineFeed:
     """The backbone inside the step: nothing is kept, every pass is made when it is asked for.
 
-    The images of a step, one per head and place, are cut over the devices like any batch.
+    The images of a step, one per head and place, are cut over the devices like any batch. Features
+    are standardised by what the backbone gave before anything of it was trained.
 
     Args:
       source: what is read and run.
@@ -194,41 +214,40 @@ class OnlineFeed:
     """
 
     def __init__(self, source: OnlineSource, recipe: Recipe, devices: Devices) -> None:
-        self._source = source
-        self._params = devices.replicate(source.backbone.params)
-        features_fn = partial(features_of, source.backbone, source.spec)
+        self._source, self._stack = source, recipe.stack
+        self._tuned, self.frozen_backbone = split_params(source.backbone, source.trainable)
+        head = head_network(recipe.stack)
 
-        def step_features(params: Any, images: jax.Array) -> jax.Array:
-            heads, batch = images.shape[:2]
-            flat = features_fn(params, images.reshape(heads * batch, *images.shape[2:]))
-            return flat.reshape(heads, batch, *flat.shape[1:])
+        def network(params: Trained, frozen: Frozen, images: jax.Array) -> jax.Array:
+            whole = merged(frozen.backbone, params.backbone)
+            return head(params, frozen, features_of(source.backbone, source.spec, whole, images))
 
         def build_step(axis_name: str | None) -> Callable[..., Any]:
-            step = make_train_step(recipe, axis_name)
+            step = make_train_step(recipe, network, axis_name)
 
             def train_step(
-                state: TrainState,
-                frozen: Frozen,
-                cells: Cells,
-                params: Any,
-                images: jax.Array,
-                plan: Plan,
+                state: TrainState, frozen: Frozen, cells: Cells, images: jax.Array, plan: Plan
             ) -> tuple[TrainState, Sums]:
-                features = step_features(params, images)
-                return step(state, frozen, Batch(features, *_take_cells(cells, plan)))
+                return step(state, frozen, Batch(images, *_take_cells(cells, plan)))
 
             return train_step
 
         def build_logits(axis_name: str | None) -> Callable[..., Any]:
-            def logits(params: Any, frozen: Frozen, backbone: Any, images: jax.Array) -> jax.Array:
-                features = standardise(step_features(backbone, images), frozen.mean, frozen.std)
-                return _gathered(recipe.stack.apply_stack(params, features), axis_name, 1)
+            all_heads = jax.vmap(network, in_axes=(0, PER_HEAD, 0))
+
+            def logits(params: Trained, frozen: Frozen, images: jax.Array) -> jax.Array:
+                return _gathered(all_heads(params, frozen, images), axis_name, 1)
 
             return logits
 
-        self._train_step = devices.wrap(build_step, (None, None, None, None, 1, 1), donate=(0,))
-        self._logits = devices.wrap(build_logits, (None, None, None, 1))
+        self._train_step = devices.wrap(build_step, (None, None, None, 1, 1), donate=(0,))
+        self._logits = devices.wrap(build_logits, (None, None, 1))
         self._extract = extractor(source.backbone, source.spec, devices)
+
+    def init(self, seed: int, heads: int) -> Trained:
+        """See `Feed`."""
+        copies = jax.tree.map(lambda leaf: jnp.stack([leaf] * heads), self._tuned)
+        return Trained(self._stack.init(seed, heads), copies)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """See `Feed`; one run of the backbone over every view of every image."""
@@ -257,14 +276,14 @@ class OnlineFeed:
         total: Sums | None = None
         for step, images in enumerate(self._images(plan)):
             part = jax.tree.map(lambda array, step=step: array[step], plan)
-            state, sums = self._train_step(state, frozen, cells, self._params, images, part)
+            state, sums = self._train_step(state, frozen, cells, images, part)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
         assert total is not None
         return state, total
 
-    def logits(self, params: Any, frozen: Frozen, plan: Plan) -> np.ndarray:
+    def logits(self, params: Trained, frozen: Frozen, plan: Plan) -> np.ndarray:
         """See `Feed`."""
-        made = [self._logits(params, frozen, self._params, im) for im in self._images(plan)]
+        made = [self._logits(params, frozen, images) for images in self._images(plan)]
         return np.stack([np.asarray(step) for step in made])[:, :, : plan.rows.shape[2]]
 
     def _images(self, plan: Plan) -> Any:
@@ -315,9 +334,16 @@ def open_feed(
     """
     spec = make_spec(config, backbone)
     batch_size = config.features.batch_size or passes_per_call(spec.image_size, devices)
+    trainable = config.backbone.trainable
     if not config.features.cache:
         journal.note("features.cache=false: the backbone runs inside every step")
-        source = OnlineSource(images, backbone, spec, batch_size)
+        source = OnlineSource(images, backbone, spec, batch_size, trainable)
+        if trainable != "none":
+            tuned = sum(leaf.size for leaf in jax.tree.leaves(split_params(backbone, trainable)[0]))
+            journal.note(
+                f"backbone.trainable={trainable}: {tuned:,} parameters of {backbone.name} are "
+                "trained, a copy for every head"
+            )
         return lambda recipe: OnlineFeed(source, recipe, devices)
     store = FeatureStore(cache, spec, feature_shape(backbone, spec), journal.warn)
     missing = len(store.missing(images))

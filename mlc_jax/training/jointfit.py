@@ -27,11 +27,12 @@ from mlc_jax.data.sampling import (
     plan_of_rows,
 )
 from mlc_jax.models.heads import HeadStack
+from mlc_jax.models.tuning import Trained
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.crossfit import by_head
 from mlc_jax.training.feeds import Cells, Feed
 from mlc_jax.training.loop import Course, EpochFigures, fit
-from mlc_jax.training.optimizers import make_optimizer
+from mlc_jax.training.optimizers import backbone_rate, make_optimizer
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.standards import freeze
 from mlc_jax.training.step import Recipe
@@ -66,8 +67,8 @@ class JointFit:
       best_epoch: the epoch whose parameters were kept.
     """
 
-    params: Any
-    last_params: Any
+    params: Trained
+    last_params: Trained
     mean: np.ndarray
     std: np.ndarray
     shift: np.ndarray
@@ -114,13 +115,20 @@ def joint_fit(
     )
     recipe = Recipe(
         HeadStack(config.head.name, feature_shape, outputs=labels_count),
-        make_optimizer(config.optimizer, config.schedule, plans.steps, config.epochs, labels_count),
+        make_optimizer(
+            config.optimizer,
+            config.schedule,
+            plans.steps,
+            config.epochs,
+            labels_count,
+            backbone_rate(config),
+        ),
         config.loss,
         plans.steps,
     )
     feed = open_feed(recipe)
     outputs = np.tile(np.arange(labels_count), (len(train), 1))
-    frozen = devices.replicate(freeze(feed.moments(), teaching.human, train, outputs))
+    frozen = devices.replicate(freeze(feed, teaching.human, train, outputs))
     cells = devices.replicate(
         Cells(
             jnp.asarray(np.maximum(teaching.labels, 0), jnp.float32),

@@ -11,11 +11,12 @@ import numpy as np
 from mlc_jax.data.pipeline import PlanIterator
 from mlc_jax.data.sampling import Plan, PlanSource
 from mlc_jax.errors import NumericsError
+from mlc_jax.models.tuning import Trained
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.early_stopping import EarlyStopping
 from mlc_jax.training.feeds import Cells, Feed
 from mlc_jax.training.parallel import Devices
-from mlc_jax.training.step import Frozen, Params, Recipe, end_epoch, init_state
+from mlc_jax.training.step import Frozen, Recipe, end_epoch, init_state
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class Course:
 class Fitted:
     """The result of a course: each head's best parameters, when it had them, and its last ones."""
 
-    params: Params
+    params: Trained
     stopping: EarlyStopping
-    last_params: Params
+    last_params: Trained
 
 
 def fit(
@@ -96,7 +97,7 @@ def fit(
       NumericsError: a loss that is not finite; the checkpoints stay as they were.
     """
     heads = len(course.plans.heads)
-    state = init_state(course.recipe, course.seed, heads)
+    state = init_state(course.recipe, feed.init(course.seed, heads))
     stopping = EarlyStopping.start(course.patience, heads)
     plans = PlanIterator(course.plans)
     first = 0

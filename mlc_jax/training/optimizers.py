@@ -9,6 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from mlc_jax.errors import ConfigError
+from mlc_jax.models.tuning import Trained
 
 OPTIMIZERS = {
     "adam": optax.adam,
@@ -73,6 +74,7 @@ def make_optimizer(
     steps_per_epoch: int,
     epochs: int,
     outputs: int = 1,
+    backbone_rate: float | None = None,
 ) -> Optimizer:
     """Builds the optimizer that `config.optimizer` and `config.schedule` describe.
 
@@ -85,6 +87,8 @@ def make_optimizer(
         steps) and `factor` for piecewise.
       steps_per_epoch, epochs: the length of the run, for the schedules that span it.
       outputs: labels of a head.
+      backbone_rate: learning rate of the backbone's part of a `Trained`, which follows the same
+        schedule and is not penalised; None where nothing of it is trained.
 
     Raises:
       ConfigError: an unknown name, or plateau with an `rtol` of 0, which optax refuses.
@@ -99,22 +103,39 @@ def make_optimizer(
         )
     if schedule.name == "plateau" and not schedule.rtol > 0:
         raise ConfigError(f"config.schedule.rtol={schedule.rtol!r}: plateau needs one above 0")
-    peak, total = optimizer.learning_rate, steps_per_epoch * epochs
-    rates = {
-        "cosine": lambda: _warmed_cosine(peak, schedule.warmup, total),
-        "exponential": lambda: optax.exponential_decay(peak, steps_per_epoch, schedule.rate),
-        "piecewise": lambda: _piecewise(peak, schedule.boundaries, schedule.factor, total),
-        "one_cycle": lambda: optax.cosine_onecycle_schedule(total, peak, schedule.warmup),
-    }
     if schedule.name == "plateau":
         plateau = optax.contrib.reduce_on_plateau(schedule.factor, patience=1, rtol=schedule.rtol)
     else:
         # A factor of 1 is the rule that never acts, so that every run has the same state.
         factor = schedule.factor if schedule.name == "notebook" else 1.0
         plateau = notebook_plateau(factor, schedule.rtol)
-    rate = rates[schedule.name]() if schedule.name in rates else peak
     penalty = optax.add_decayed_weights(optimizer.l2 / outputs, mask=_kernels)
-    return Optimizer(optax.chain(penalty, OPTIMIZERS[optimizer.name](rate)), plateau)
+    rate = _rate(schedule, optimizer.learning_rate, steps_per_epoch, epochs)
+    head = optax.chain(penalty, OPTIMIZERS[optimizer.name](rate))
+    if backbone_rate is None:
+        return Optimizer(head, plateau)
+    tuned = OPTIMIZERS[optimizer.name](_rate(schedule, backbone_rate, steps_per_epoch, epochs))
+    parts = {"head": head, "backbone": tuned}
+    return Optimizer(optax.partition(parts, Trained("head", "backbone")), plateau)
+
+
+def _rate(
+    schedule: ConfigDict, peak: float, steps_per_epoch: int, epochs: int
+) -> float | optax.Schedule:
+    total = steps_per_epoch * epochs
+    rates = {
+        "cosine": lambda: _warmed_cosine(peak, schedule.warmup, total),
+        "exponential": lambda: optax.exponential_decay(peak, steps_per_epoch, schedule.rate),
+        "piecewise": lambda: _piecewise(peak, schedule.boundaries, schedule.factor, total),
+        "one_cycle": lambda: optax.cosine_onecycle_schedule(total, peak, schedule.warmup),
+    }
+    return rates[schedule.name]() if schedule.name in rates else peak
+
+
+def backbone_rate(config: ConfigDict) -> float | None:
+    """The learning rate of the backbone, or None where it is frozen whole."""
+    tuned = config.backbone.trainable != "none"
+    return float(config.backbone.learning_rate) if tuned else None
 
 
 def _kernels(params: Any) -> Any:

@@ -16,7 +16,14 @@ from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone, load_backbone
 from mlc_jax.models.features import FeatureSpec
 from mlc_jax.models.heads import HeadStack
-from mlc_jax.training.classifier import DECISION, Classifier, load_classifier, logits_of
+from mlc_jax.models.tuning import split_params, tuned_backbone
+from mlc_jax.training.classifier import (
+    DECISION,
+    Classifier,
+    load_classifier,
+    logits_of,
+    trained_params,
+)
 from mlc_jax.training.feeds import extractor, feature_shape_of, make_spec, passes_per_call
 from mlc_jax.training.parallel import Devices
 
@@ -82,7 +89,8 @@ def open_run(workdir: Path, journal: Journal) -> TrainedRun:
     names = tuple(thresholds)
     stack = HeadStack(config.head.name, feature_shape_of(config, backbone), len(names))
     try:
-        classifier = load_classifier(workdir, inputs, stack, journal.warn)
+        tuned, _ = split_params(backbone, config.backbone.trainable)
+        classifier = load_classifier(workdir, inputs, stack, tuned, journal.warn)
     except CheckpointError as error:
         raise CheckpointError(f"{shown}: {error}; or give another run") from error
     # The checkpoint vouches for the thresholds, and so, unless two are equal, for the names' order.
@@ -126,7 +134,8 @@ def scorer(
       ConfigError: `which` is neither best nor last.
     """
     head = logits_of(run.classifier, run.stack, which)
-    extract = extractor(run.backbone, run.spec, devices)
+    backbone = tuned_backbone(run.backbone, trained_params(run.classifier, which))
+    extract = extractor(backbone, run.spec, devices)
     most = (
         batch_size
         or run.config.features.batch_size

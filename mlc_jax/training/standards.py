@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlc_jax.errors import NumericsError
+from mlc_jax.training.feeds import Feed
 from mlc_jax.training.step import Frozen
 from mlc_jax.training.targets import LabelStatistics
 
@@ -63,12 +64,9 @@ def label_statistics(
 
 
 def freeze(
-    moments: tuple[np.ndarray, np.ndarray],
-    human: np.ndarray,
-    train: Sequence[np.ndarray],
-    outputs: np.ndarray,
+    feed: Feed, human: np.ndarray, train: Sequence[np.ndarray], outputs: np.ndarray
 ) -> Frozen:
     """What a stack's steps read and never change; arguments as above."""
-    mean, std = channel_statistics(*moments, train)
+    mean, std = channel_statistics(*feed.moments(), train)
     statistics = label_statistics(human, train, outputs)
-    return Frozen(jnp.asarray(mean), jnp.asarray(std), statistics)
+    return Frozen(jnp.asarray(mean), jnp.asarray(std), statistics, feed.frozen_backbone)

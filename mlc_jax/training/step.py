@@ -10,6 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from mlc_jax.models.heads import HeadStack
+from mlc_jax.models.tuning import Trained
 from mlc_jax.training.losses import make_loss
 from mlc_jax.training.optimizers import Optimizer
 from mlc_jax.training.targets import LabelStatistics, Targets
@@ -39,18 +40,18 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: int32 scalar, steps done.
-      params, opt_state: of all heads, stacked.
+      params, opt_state: of all heads, stacked; `params` is a `Trained`.
       plateau: state of the per-epoch rule; `plateau.scale` multiplies the updates.
       active: bool [heads], false once a head has stopped early; its params stay as they are.
       best_params: the params of each head's best epoch so far.
     """
 
     step: jax.Array
-    params: Params
+    params: Trained
     opt_state: Any
     plateau: Any
     active: jax.Array
-    best_params: Params
+    best_params: Trained
 
 
 class Frozen(NamedTuple):
@@ -59,24 +60,28 @@ class Frozen(NamedTuple):
     Attributes:
       mean, std: float32 [heads, C], of the features in each head's training folds.
       statistics: float32 [heads, outputs] each, of the labels there.
+      backbone: the backbone's frozen parameters, which all heads share; empty where features come
+        from the store.
     """
 
     mean: jax.Array
     std: jax.Array
     statistics: LabelStatistics
+    backbone: Params
 
 
 class Batch(NamedTuple):
     """One step's data.
 
     Attributes:
-      features: [heads, B, h, w, C], any float type.
+      inputs: what the network of the feed takes: features [heads, B, h, w, C] of any float type,
+        or images uint8 [heads, B, H, W, 3].
       labels: float32 [heads, B, outputs].
       weights: float32 [heads, B, outputs], 0 where a cell is not known.
       valid: bool [heads, B], false where a place is padding.
     """
 
-    features: jax.Array
+    inputs: jax.Array
     labels: jax.Array
     weights: jax.Array
     valid: jax.Array
@@ -97,17 +102,31 @@ class Sums(NamedTuple):
 
 
 TrainStep = Callable[[TrainState, Frozen, Batch], tuple[TrainState, Sums]]
+Network = Callable[[Trained, Frozen, jax.Array], jax.Array]
+"""One head's logits [B, outputs] from its parameters, its part of `Frozen` and its inputs."""
+
+PER_HEAD = Frozen(*cast(tuple[Any, ...], (0, 0, 0, None)))
+"""The axes of heads in `Frozen`, for `jax.vmap`."""
 
 
 def standardise(features: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """(features − mean) / std per channel, in float32; features [heads, B, h, w, C]."""
-    spread = (slice(None), None, None, None)
-    return (features.astype(jnp.float32) - mean[spread]) / std[spread]
+    """(features − mean) / std per channel, in float32; features [..., C], the others [C]."""
+    return (features.astype(jnp.float32) - mean) / std
 
 
-def init_state(recipe: Recipe, seed: int, heads: int) -> TrainState:
-    """The state before the first step."""
-    params, optimizer = recipe.stack.init(seed, heads), recipe.optimizer
+def head_network(stack: HeadStack) -> Network:
+    """The network over features that were made before: standardise, then the head."""
+
+    def network(params: Trained, frozen: Frozen, features: jax.Array) -> jax.Array:
+        return stack.apply(params.head, standardise(features, frozen.mean, frozen.std))
+
+    return network
+
+
+def init_state(recipe: Recipe, params: Trained) -> TrainState:
+    """The state before the first step, of heads with the given parameters [heads, …]."""
+    optimizer = recipe.optimizer
+    heads = jax.tree.leaves(params)[0].shape[0]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -118,11 +137,12 @@ def init_state(recipe: Recipe, seed: int, heads: int) -> TrainState:
     )
 
 
-def make_train_step(recipe: Recipe, axis_name: str | None = None) -> TrainStep:
+def make_train_step(recipe: Recipe, network: Network, axis_name: str | None = None) -> TrainStep:
     """Builds the step.
 
     Args:
       recipe: how the stack is trained.
+      network: from a batch's inputs to logits.
       axis_name: the mapped axis over which sums are added under pmap; None under jit, where the
         compiler adds them.
 
@@ -134,21 +154,21 @@ def make_train_step(recipe: Recipe, axis_name: str | None = None) -> TrainStep:
     per_head = Targets(*cast(tuple[Any, ...], (0, 0, 0, None)))
 
     def head_loss(
-        params: Params, features: jax.Array, targets: Targets, statistics: LabelStatistics
+        params: Trained, frozen: Frozen, inputs: jax.Array, targets: Targets
     ) -> tuple[jax.Array, Sums]:
-        logits = recipe.stack.apply(params, features)
-        loss = make_loss(recipe.loss, statistics, axis_name)
+        logits = network(params, frozen, inputs)
+        loss = make_loss(recipe.loss, frozen.statistics, axis_name)
         loss_sum, loss_count = loss(logits, targets)
         weights = jnp.where(targets.known, targets.weights, 0.0)
         correct = jnp.sum(weights * ((logits > 0) == (targets.labels > 0.5)))
         return loss_sum, Sums(loss_sum, loss_count, correct, jnp.sum(weights))
 
     def train_step(state: TrainState, frozen: Frozen, batch: Batch) -> tuple[TrainState, Sums]:
-        features = standardise(batch.features, frozen.mean, frozen.std)
         epoch = state.step // recipe.steps_per_epoch
         targets = Targets(batch.labels, batch.weights, batch.valid, epoch)
-        gradients, sums = jax.vmap(jax.grad(head_loss, has_aux=True), in_axes=(0, 0, per_head, 0))(
-            state.params, features, targets, frozen.statistics
+        axes = (0, PER_HEAD, 0, per_head)
+        gradients, sums = jax.vmap(jax.grad(head_loss, has_aux=True), in_axes=axes)(
+            state.params, frozen, batch.inputs, targets
         )
         if axis_name is not None:
             sums, gradients = jax.lax.psum((sums, gradients), axis_name)
@@ -186,8 +206,8 @@ def end_epoch(
     """
 
     def one(
-        plateau: Any, loss: jax.Array, better: jax.Array, params: Params, best: Params
-    ) -> tuple[Any, Params]:
+        plateau: Any, loss: jax.Array, better: jax.Array, params: Trained, best: Trained
+    ) -> tuple[Any, Trained]:
         _, plateau = optimizer.plateau.update({}, plateau, value=loss)
         return plateau, jax.tree.map(lambda new, old: jnp.where(better, new, old), params, best)
 

@@ -17,7 +17,9 @@ from configs.multilabel import get_config
 from mlc_jax.data.demo import draw_demo
 from mlc_jax.data.labels import read_labels
 from mlc_jax.errors import CheckpointError, LabelsError
+from mlc_jax.journal import Journal
 from mlc_jax.stages import evaluate, impute, multilabel
+from mlc_jax.training.restore import open_run
 
 SCORED = ("map", "macro_roc_auc", "micro_f1", "hamming_score", "brier", "ece", "lrap")
 
@@ -95,6 +97,25 @@ def test_evaluate_gives_the_figures_of_the_training_run(
         for name, record in again["labels"].items():
             theirs = summary["labels"][name]["metrics"]
             assert record["metrics"] == pytest.approx(theirs, rel=1e-6, abs=1e-6, nan_ok=True)
+
+
+def test_a_fine_tuned_backbone_is_saved_restored_and_used(drawn: Path, tmp_path: Path) -> None:
+    """Evaluation repeats the figures only with the backbone that training gave."""
+    config = configured(
+        drawn, backbone__trainable="last_block", backbone__learning_rate=0.01, epochs=1
+    )
+    summary = multilabel.run(config, tmp_path / "run")
+    assert any("backbone.trainable=last_block" in note for note in summary["notes"])
+    assert "extract features" not in summary["seconds"]
+    again = evaluate.run(evaluation(tmp_path / "run"), tmp_path / "evaluated")
+    for name, figure in summary["test"].items():
+        assert again["test"][name]["value"] == pytest.approx(
+            figure["value"], rel=1e-5, abs=1e-6, nan_ok=True
+        )
+    restored = open_run(tmp_path / "run", Journal())
+    kernel = restored.classifier.best.backbone["Conv_1"]["kernel"]
+    assert np.abs(kernel - restored.backbone.params["Conv_1"]["kernel"]).max() > 1e-3
+    assert set(restored.classifier.best.backbone) <= {"block_16", "Conv_1", "Conv_1_bn"}
 
 
 def test_evaluate_on_other_data_leaves_out_and_names_what_was_trained_on(

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs.impute import get_config
 from mlc_jax.data.dataset import ImageSet
+from mlc_jax.data.pipeline import chosen_views
 from mlc_jax.data.sampling import Plan
 from mlc_jax.errors import WeightsError
 from mlc_jax.journal import Journal
@@ -26,6 +27,7 @@ from mlc_jax.training.feeds import (
     CachedFeed,
     Cells,
     OnlineFeed,
+    OnlineSource,
     choose_backbone,
     make_spec,
     open_feed,
@@ -134,8 +136,8 @@ def one_epoch(feed: CachedFeed | OnlineFeed, how: Recipe) -> dict[str, Any]:
     whole = np.tile(means.mean(axis=0), (HEADS, 1)), np.tile(spread, (HEADS, 1))
     statistics = label_statistics(VALUES, [np.arange(ROWS)] * HEADS, OUTPUTS)
     mean, std = (jnp.asarray(part, jnp.float32) for part in whole)
-    frozen = Frozen(mean, std, statistics)
-    state = jax.tree.map(jnp.copy, init_state(how, 0, HEADS))
+    frozen = Frozen(mean, std, statistics, feed.frozen_backbone)
+    state = jax.tree.map(jnp.copy, init_state(how, feed.init(0, HEADS)))
     state, sums = feed.train_epoch(state, frozen, CELLS, plan(STEPS, 3))
     logits = feed.logits(state.params, frozen, plan(3, 4, views=1))
     assert logits.shape == (3, HEADS, BATCH, 1)
@@ -180,6 +182,83 @@ def test_the_cache_changes_nothing(
     for one, other in zip(jax.tree.leaves(cached), jax.tree.leaves(online), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(one).max())
     assert np.abs(cached["logits"]).max() > 1e-3
+
+
+def tuned_epoch(images: ImageSet, backbone: Backbone, runner: Devices, steps: Plan) -> Any:
+    source = OnlineSource(
+        images, backbone, make_spec(configuration(cache=False), backbone), 5, "all"
+    )
+    config = configuration(cache=False)
+    optimizer = make_optimizer(config.optimizer, config.schedule, STEPS, 1, backbone_rate=RATE)
+    how = Recipe(HeadStack("linear", (1, 1, 6), 1), optimizer, config.loss, STEPS)
+    feed = OnlineFeed(source, how, runner)
+    statistics = label_statistics(VALUES, [np.arange(ROWS)] * HEADS, OUTPUTS)
+    still = jnp.zeros((HEADS, 6)), jnp.ones((HEADS, 6))
+    frozen = Frozen(*still, statistics, feed.frozen_backbone)
+    params = feed.init(0, HEADS)
+    dense = {"kernel": jnp.full((HEADS, 6, 1), 0.1), "bias": jnp.zeros((HEADS, 1))}
+    state = init_state(how, params._replace(head={"dense": dense}))
+    state, sums = feed.train_epoch(jax.tree.map(jnp.copy, state), frozen, CELLS, steps)
+    return jax.device_get((state.params, sums))
+
+
+RATE = 0.003
+
+
+def test_a_backbone_is_tuned_by_its_gradient(images: ImageSet, tiny: Backbone) -> None:
+    """One step of SGD against the loss written down plainly, head by head."""
+    steps = plan(1, 3)
+    params, _ = tuned_epoch(images, tiny, one_device(), steps)
+    chosen = chosen_views(
+        images,
+        steps.rows.reshape(-1),
+        steps.views.reshape(-1),
+        make_spec(configuration(cache=False), tiny).views,
+        HEADS * BATCH,
+    )
+    pictures = next(iter(chosen)).reshape(HEADS, BATCH, *SIZE, 3)
+    for head in range(HEADS):
+        rows, label = steps.rows[0, head], OUTPUTS[head, 0]
+        known = steps.mask[0, head] & (VALUES[rows, label] >= 0)
+        targets = VALUES[rows, label][known]
+
+        def loss(backbone: Any, head: int = head, known: Any = known, y: Any = targets) -> Any:
+            z = tiny.apply(backbone, pictures[head][known]).mean(axis=(1, 2)).sum(axis=1) * 0.1
+            return jnp.mean(jnp.logaddexp(0.0, z) - y * z)
+
+        gradient = jax.grad(loss)(tiny.params)
+        # Nesterov's momentum of 0.9: the first step is (1 + 0.9) times the gradient.
+        expected = jax.tree.map(lambda p, g: p - 1.9 * RATE * g, tiny.params, gradient)
+        own = jax.tree.map(lambda leaf, h=head: leaf[h], params.backbone)
+        for made, want, was in zip(
+            *(jax.tree.leaves(tree) for tree in (own, expected, tiny.params)), strict=True
+        ):
+            step = np.abs(np.asarray(want) - np.asarray(was)).max()
+            np.testing.assert_allclose(made, want, atol=1e-4 * step + 1e-7)
+            assert step > 0
+
+
+def test_each_head_tunes_a_copy_of_its_own(images: ImageSet, tiny: Backbone) -> None:
+    """What the other heads see leaves no trace in a head's backbone."""
+    steps = plan(STEPS, 3)
+    rows = steps.rows.copy()
+    rows[:, 1:] = (rows[:, 1:] + 1) % ROWS
+    one, _ = tuned_epoch(images, tiny, one_device(), steps)
+    other, _ = tuned_epoch(images, tiny, one_device(), steps._replace(rows=rows))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a[0], b[0], rtol=1e-6, atol=1e-7)
+    assert (
+        np.abs(one.backbone["first"]["kernel"][1] - other.backbone["first"]["kernel"][1]).max() > 0
+    )
+
+
+@pytest.mark.parametrize("kind", ["jit", "pmap"])
+def test_devices_tune_alike(images: ImageSet, tiny: Backbone, kind: str) -> None:
+    steps = plan(1, 3)
+    one = tuned_epoch(images, tiny, one_device(), steps)
+    many = tuned_epoch(images, tiny, Devices(kind, jax.local_devices()[:3]), steps)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(a).max())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])

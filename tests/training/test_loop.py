@@ -13,6 +13,7 @@ import pytest
 from mlc_jax.data.sampling import Plan
 from mlc_jax.errors import NumericsError
 from mlc_jax.files.digest import digest_file
+from mlc_jax.models.tuning import Trained
 from mlc_jax.training.feeds import Cells, Feed
 from mlc_jax.training.loop import EpochFigures
 from mlc_jax.training.step import Frozen, Sums, TrainState
@@ -100,6 +101,13 @@ class Watched:
     inner: Feed
     params: list[Any] = field(default_factory=list)
 
+    @property
+    def frozen_backbone(self) -> dict[str, Any]:
+        return self.inner.frozen_backbone
+
+    def init(self, seed: int, heads: int) -> Trained:
+        return self.inner.init(seed, heads)
+
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         return self.inner.moments()
 
@@ -146,7 +154,7 @@ def test_each_head_answers_with_its_best_epoch_and_stops_by_itself(tmp_path: Pat
                 waited += 1
                 stopped = epoch if waited == 2 else None
         assert result.best_epoch[head] == best
-        kernels = [params["dense"]["kernel"][head] for params in (*by_epoch, answered)]
+        kernels = [params.head["dense"]["kernel"][head] for params in (*by_epoch, answered)]
         np.testing.assert_array_equal(kernels[-1], kernels[best])
         if stopped is not None:
             for epoch in range(stopped + 1, len(figures)):

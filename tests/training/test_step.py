@@ -11,10 +11,19 @@ from ml_collections import ConfigDict
 from mlc_jax.data.sampling import Plan
 from mlc_jax.loss_settings import loss_config
 from mlc_jax.models.heads import HeadStack
+from mlc_jax.models.tuning import Trained
 from mlc_jax.training.feeds import CachedFeed, Cells
 from mlc_jax.training.optimizers import make_optimizer
 from mlc_jax.training.parallel import Devices
-from mlc_jax.training.step import Batch, Frozen, Recipe, init_state, make_train_step
+from mlc_jax.training.step import (
+    Batch,
+    Frozen,
+    Recipe,
+    TrainState,
+    head_network,
+    init_state,
+    make_train_step,
+)
 from mlc_jax.training.targets import LabelStatistics
 
 HEADS, BATCH, SHAPE = 4, 12, (2, 2, 8)
@@ -27,12 +36,17 @@ def recipe(head: str, optimizer: str = "sgd", rate: float = 0.1) -> Recipe:
     return Recipe(HeadStack(head, SHAPE, 1), made, loss_config(), 10)
 
 
+def started(made: Recipe) -> TrainState:
+    return init_state(made, Trained(made.stack.init(0, HEADS), {}))
+
+
 def frozen(heads: int = HEADS) -> Frozen:
     rng = np.random.default_rng(5)
     return Frozen(
         jnp.asarray(rng.normal(size=(heads, 8)), jnp.float32),
         jnp.asarray(rng.uniform(0.5, 2, (heads, 8)), jnp.float32),
         LabelStatistics(*jnp.ones((3, heads, 1))),
+        {},
     )
 
 
@@ -54,8 +68,8 @@ def assert_trees_close(one: Any, other: Any, rtol: float) -> None:
 
 def test_masked_cells_count_as_if_they_were_not_there() -> None:
     made = recipe("conv")
-    step = jax.jit(make_train_step(made))
-    state, whole = init_state(made, 0, HEADS), batch()
+    step = jax.jit(make_train_step(made, head_network(made.stack)))
+    state, whole = started(made), batch()
     poisoned = whole._replace(labels=jnp.where(whole.weights > 0, whole.labels, 1e9))
     for one, other in zip(
         jax.tree.leaves(step(state, frozen(), poisoned)),
@@ -82,8 +96,8 @@ def test_masked_cells_count_as_if_they_were_not_there() -> None:
 def test_a_head_without_a_known_cell_stays_where_it_is() -> None:
     made = recipe("conv")
     empty = batch()._replace(weights=batch().weights.at[1].set(0.0))
-    state = init_state(made, 0, HEADS)
-    after, sums = jax.jit(make_train_step(made))(state, frozen(), empty)
+    state = started(made)
+    after, sums = jax.jit(make_train_step(made, head_network(made.stack)))(state, frozen(), empty)
     assert float(sums.known[1]) == 0
     same = jax.tree.map(lambda a, b: bool((a[1] == b[1]).all()), after.params, state.params)
     assert all(jax.tree.leaves(same))
@@ -91,18 +105,21 @@ def test_a_head_without_a_known_cell_stays_where_it_is() -> None:
 
 def test_a_stopped_head_does_not_move_and_the_others_do() -> None:
     made = recipe("linear", "adam")
-    state = init_state(made, 0, HEADS)._replace(active=jnp.array([True, False, True, True]))
-    after, _ = jax.jit(make_train_step(made))(state, frozen(), batch())
-    moved = np.abs(np.asarray(after.params["dense"]["kernel"])).sum(axis=(1, 2)) > 0
+    state = started(made)._replace(active=jnp.array([True, False, True, True]))
+    after, _ = jax.jit(make_train_step(made, head_network(made.stack)))(state, frozen(), batch())
+    moved = np.abs(np.asarray(after.params.head["dense"]["kernel"])).sum(axis=(1, 2)) > 0
     assert moved.tolist() == [True, False, True, True]
 
 
 def test_gradients_are_finite_at_extreme_logits() -> None:
     made = recipe("linear")
-    state = init_state(made, 0, HEADS)
+    state = started(made)
     for bias in (-100.0, 100.0):
-        params = {"dense": {**state.params["dense"], "bias": jnp.full((HEADS, 1), bias)}}
-        after, sums = make_train_step(made)(state._replace(params=params), frozen(), batch())
+        dense = {**state.params.head["dense"], "bias": jnp.full((HEADS, 1), bias)}
+        params = Trained({"dense": dense}, {})
+        after, sums = make_train_step(made, head_network(made.stack))(
+            state._replace(params=params), frozen(), batch()
+        )
         assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((after.params, sums)))
 
 
@@ -134,7 +151,7 @@ def test_jit_and_pmap_take_the_same_step(head: str, devices: int) -> None:
     for runner in (one, *many):
         feed = CachedFeed(features, made, runner)
         # A copy per runner: the step donates its state.
-        state = jax.tree.map(jnp.copy, runner.replicate(init_state(made, 0, HEADS)))
+        state = jax.tree.map(jnp.copy, runner.replicate(started(made)))
         state, sums = feed.train_epoch(state, frozen(), cells, plan(1, 30, 3))
         logits = feed.logits(state.params, frozen(), plan(2, 30, 1, seed=2))
         assert logits.shape == (2, HEADS, BATCH, 1)
@@ -149,7 +166,7 @@ def test_the_epoch_compiles_once() -> None:
     runner = Devices("jit")
     feed = CachedFeed(features, made, runner)
     cells = Cells(jnp.zeros((10, 1)), jnp.ones((10, 1)), jnp.zeros((HEADS, 1), jnp.int32))
-    state = jax.tree.map(jnp.copy, runner.replicate(init_state(made, 0, HEADS)))
+    state = jax.tree.map(jnp.copy, runner.replicate(started(made)))
     with jax.log_compiles(False):
         state, _ = feed.train_epoch(state, frozen(), cells, plan(3, 10, 2))
         before = jax.monitoring
