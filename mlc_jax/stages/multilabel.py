@@ -33,7 +33,7 @@ from mlc_jax.settings import cache_folder, resolve
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.classifier import Classifier, save_classifier
 from mlc_jax.training.crossfit import unfit_reason
-from mlc_jax.training.feeds import choose_backbone, feature_shape_of, open_feed
+from mlc_jax.training.feeds import choose_backbone, feature_shape_of, open_features
 from mlc_jax.training.jointfit import JointFit, Teaching, figures_as_one, joint_fit
 from mlc_jax.training.loop import EpochFigures
 from mlc_jax.training.parallel import Devices
@@ -225,7 +225,7 @@ def fit_classifier(
 ) -> JointFit:
     """Extracts the features and trains the classifier with its siblings."""
     devices = Devices(config.parallel)
-    feed = open_feed(config, collection.images, backbone, devices, cache_folder(), journal)
+    features = open_features(config, collection.images, backbone, devices, cache_folder(), journal)
     journal.note(
         f"training 1 {config.head.name} head on {len(division.held_in)} images and "
         f"{config.folds} siblings, {teaching.human.shape[1]} labels each; "
@@ -246,7 +246,7 @@ def fit_classifier(
                 teaching,
                 division.held_in,
                 division.splits,
-                feed,
+                features,
                 feature_shape_of(config, backbone),
                 devices,
                 checkpoints,

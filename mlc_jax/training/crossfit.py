@@ -22,7 +22,8 @@ from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.heads import HeadStack
 from mlc_jax.settings import cache_folder
 from mlc_jax.training.checkpoint import Checkpoints
-from mlc_jax.training.feeds import Cells, Feed, feature_shape_of, open_feed
+from mlc_jax.training.features import Cells, Features
+from mlc_jax.training.feeds import feature_shape_of, open_features
 from mlc_jax.training.loop import Course, EpochFigures, fit
 from mlc_jax.training.optimizers import backbone_rate, make_optimizer
 from mlc_jax.training.parallel import Devices
@@ -108,7 +109,7 @@ def cross_fit(
     config: ConfigDict,
     values: np.ndarray,
     heads: tuple[Head, ...],
-    feed_of: Callable[[Recipe], Feed],
+    features: Features,
     feature_shape: tuple[int, int, int],
     devices: Devices,
     checkpoints: Checkpoints,
@@ -121,7 +122,7 @@ def cross_fit(
       config: the run's configuration.
       values: int8 [N, L], the cells that may be learned from; -1 elsewhere.
       heads: from `make_heads`.
-      feed_of: gives the features to a recipe.
+      features: of all images.
       feature_shape: (h, w, C) of one view.
       devices, checkpoints, on_epoch, warn: see `fit`.
     """
@@ -144,10 +145,10 @@ def cross_fit(
         config.loss,
         plans.steps,
     )
-    feed = feed_of(recipe)
+    feed = features.feed(recipe)
     outputs = np.array([[head.label] for head in heads])
     train = [head.split.train for head in heads]
-    frozen = devices.replicate(freeze(feed, values, train, outputs))
+    frozen = devices.replicate(freeze(features, feed, values, train, outputs))
     cells = devices.replicate(
         Cells(
             jnp.asarray(np.maximum(values, 0), jnp.float32),
@@ -197,7 +198,7 @@ def cross_fit_table(
     """
     table = collection.table
     devices = Devices(config.parallel)
-    feed = open_feed(config, collection.images, backbone, devices, cache_folder(), journal)
+    features = open_features(config, collection.images, backbone, devices, cache_folder(), journal)
     labels = [column for column in range(len(table.names)) if column not in unfit]
     ratio = config.oversample_ratio if config.oversample == "label" else 0.0
     heads = make_heads(table.values, labels, splits, ratio)
@@ -218,7 +219,7 @@ def cross_fit_table(
                 config,
                 table.values,
                 heads,
-                feed,
+                features,
                 feature_shape_of(config, backbone),
                 devices,
                 checkpoints,

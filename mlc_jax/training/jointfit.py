@@ -30,7 +30,7 @@ from mlc_jax.models.heads import HeadStack
 from mlc_jax.models.tuning import Trained
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.crossfit import by_head
-from mlc_jax.training.feeds import Cells, Feed
+from mlc_jax.training.features import Cells, Features
 from mlc_jax.training.loop import Course, EpochFigures, fit
 from mlc_jax.training.optimizers import backbone_rate, make_optimizer
 from mlc_jax.training.parallel import Devices
@@ -91,7 +91,7 @@ def joint_fit(
     teaching: Teaching,
     held_in: np.ndarray,
     splits: Sequence[Split],
-    open_feed: Callable[[Recipe], Feed],
+    features: Features,
     feature_shape: tuple[int, int, int],
     devices: Devices,
     checkpoints: Checkpoints,
@@ -105,7 +105,8 @@ def joint_fit(
       teaching: what is learned.
       held_in: int64 rows that may be learned from; none of the test split.
       splits: of the held-in rows, one per fold.
-      open_feed, feature_shape, devices, checkpoints, on_epoch, warn: see `fit`.
+      features: of all images.
+      feature_shape, devices, checkpoints, on_epoch, warn: see `fit`.
     """
     labels_count = teaching.human.shape[1]
     train = [*(split.train for split in splits), held_in]
@@ -126,9 +127,9 @@ def joint_fit(
         config.loss,
         plans.steps,
     )
-    feed = open_feed(recipe)
+    feed = features.feed(recipe)
     outputs = np.tile(np.arange(labels_count), (len(train), 1))
-    frozen = devices.replicate(freeze(feed, teaching.human, train, outputs))
+    frozen = devices.replicate(freeze(features, feed, teaching.human, train, outputs))
     cells = devices.replicate(
         Cells(
             jnp.asarray(np.maximum(teaching.labels, 0), jnp.float32),

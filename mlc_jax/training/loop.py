@@ -14,7 +14,7 @@ from mlc_jax.errors import NumericsError
 from mlc_jax.models.tuning import Trained
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.early_stopping import EarlyStopping
-from mlc_jax.training.feeds import Cells, Feed
+from mlc_jax.training.features import Cells, Feed
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.step import Frozen, Recipe, end_epoch, init_state
 

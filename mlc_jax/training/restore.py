@@ -24,7 +24,8 @@ from mlc_jax.training.classifier import (
     logits_of,
     trained_params,
 )
-from mlc_jax.training.feeds import extractor, feature_shape_of, make_spec, passes_per_call
+from mlc_jax.training.features import extractor
+from mlc_jax.training.feeds import feature_shape_of, make_spec, passes_per_call
 from mlc_jax.training.parallel import Devices
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlc_jax.errors import NumericsError
-from mlc_jax.training.feeds import Feed
+from mlc_jax.training.features import Features, Feed
 from mlc_jax.training.step import Frozen
 from mlc_jax.training.targets import LabelStatistics
 
@@ -64,9 +64,13 @@ def label_statistics(
 
 
 def freeze(
-    feed: Feed, human: np.ndarray, train: Sequence[np.ndarray], outputs: np.ndarray
+    features: Features,
+    feed: Feed,
+    human: np.ndarray,
+    train: Sequence[np.ndarray],
+    outputs: np.ndarray,
 ) -> Frozen:
     """What a stack's steps read and never change; arguments as above."""
-    mean, std = channel_statistics(*feed.moments(), train)
+    mean, std = channel_statistics(*features.moments, train)
     statistics = label_statistics(human, train, outputs)
     return Frozen(jnp.asarray(mean), jnp.asarray(std), statistics, feed.frozen_backbone)

@@ -11,11 +11,13 @@ from ml_collections import ConfigDict
 from configs.impute import get_config
 from mlc_jax.data.folds import assign_folds, rotations
 from mlc_jax.settings import resolve
+from mlc_jax.training.cached import CachedFeatures
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.crossfit import CrossFit, cross_fit, figures_for_people, make_heads
-from mlc_jax.training.feeds import CachedFeed, Feed
+from mlc_jax.training.features import Feed
 from mlc_jax.training.loop import EpochFigures
 from mlc_jax.training.parallel import Devices
+from mlc_jax.training.step import Recipe
 from mlc_jax.training.writer import MetricsWriter
 
 ROWS, CHANNELS, FOLDS = 180, 6, 3
@@ -56,6 +58,19 @@ def configuration(**changes: Any) -> ConfigDict:
     return resolve(config, lambda _: None)
 
 
+class Wrapped(CachedFeatures):
+    """Features with something around the feed."""
+
+    def __init__(
+        self, features: np.ndarray, devices: Devices, wrap: Callable[[Feed], Feed]
+    ) -> None:
+        super().__init__(features, devices)
+        self._wrap = wrap
+
+    def feed(self, recipe: Recipe) -> Any:
+        return self._wrap(super().feed(recipe))
+
+
 def fitted(
     workdir: Path,
     features: np.ndarray,
@@ -91,7 +106,7 @@ def fitted(
             config,
             values,
             heads,
-            lambda recipe: wrap(CachedFeed(features, recipe, devices)),
+            Wrapped(features, devices, wrap),
             features.shape[2:],
             devices,
             checkpoints,

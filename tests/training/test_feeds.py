@@ -23,15 +23,10 @@ from mlc_jax.models.features import FeatureSpec, feature_shape
 from mlc_jax.models.heads import HeadStack
 from mlc_jax.models.layers import Network
 from mlc_jax.settings import resolve
-from mlc_jax.training.feeds import (
-    CachedFeed,
-    Cells,
-    OnlineFeed,
-    OnlineSource,
-    choose_backbone,
-    make_spec,
-    open_feed,
-)
+from mlc_jax.training.cached import CachedFeatures
+from mlc_jax.training.features import Cells, Features
+from mlc_jax.training.feeds import choose_backbone, make_spec, open_features
+from mlc_jax.training.online import OnlineFeatures
 from mlc_jax.training.optimizers import make_optimizer
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.standards import label_statistics
@@ -129,8 +124,9 @@ CELLS = Cells(
 )
 
 
-def one_epoch(feed: CachedFeed | OnlineFeed, how: Recipe) -> dict[str, Any]:
-    means, squares = feed.moments()
+def one_epoch(features: Features, how: Recipe) -> dict[str, Any]:
+    means, squares = features.moments
+    feed = features.feed(how)
     # One scale for all channels: a hardly varying one would be blown up, rounding and all.
     spread = np.full(means.shape[1], np.sqrt((squares - means**2).mean()))
     whole = np.tile(means.mean(axis=0), (HEADS, 1)), np.tile(spread, (HEADS, 1))
@@ -173,11 +169,10 @@ def test_the_cache_changes_nothing(
     for cache in (True, False):
         config = configuration(cache=cache, head=head)
         runner = Devices(kind, jax.local_devices()[:devices])
-        opener = open_feed(config, images, backbone, runner, folder / "cache", Journal())
+        features = open_features(config, images, backbone, runner, folder / "cache", Journal())
         how = recipe(feature_shape(backbone, make_spec(config, backbone)), head)
-        feed = opener(how)
-        assert isinstance(feed, CachedFeed if cache else OnlineFeed)
-        results.append(one_epoch(feed, how))
+        assert isinstance(features, CachedFeatures if cache else OnlineFeatures)
+        results.append(one_epoch(features, how))
     cached, online = results
     for one, other in zip(jax.tree.leaves(cached), jax.tree.leaves(online), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(one).max())
@@ -185,13 +180,11 @@ def test_the_cache_changes_nothing(
 
 
 def tuned_epoch(images: ImageSet, backbone: Backbone, runner: Devices, steps: Plan) -> Any:
-    source = OnlineSource(
-        images, backbone, make_spec(configuration(cache=False), backbone), 5, "all"
-    )
     config = configuration(cache=False)
+    features = OnlineFeatures(images, backbone, make_spec(config, backbone), 5, "all", runner)
     optimizer = make_optimizer(config.optimizer, config.schedule, STEPS, 1, backbone_rate=RATE)
     how = Recipe(HeadStack("linear", (1, 1, 6), 1), optimizer, config.loss, STEPS)
-    feed = OnlineFeed(source, how, runner)
+    feed = features.feed(how)
     statistics = label_statistics(VALUES, [np.arange(ROWS)] * HEADS, OUTPUTS)
     still = jnp.zeros((HEADS, 6)), jnp.ones((HEADS, 6))
     frozen = Frozen(*still, statistics, feed.frozen_backbone)
@@ -267,8 +260,7 @@ def test_moments_are_those_of_the_features(dtype: str) -> None:
     # More rows than are reduced at a time, and a mean that would eat the spread in half precision.
     raw = jnp.asarray(100 + rng.normal(size=(150, 3, 2, 4, 5)), dtype)
     features = np.asarray(raw)
-    feed = CachedFeed(features, recipe((2, 4, 5), "conv"), one_device())
-    means, squares = feed.moments()
+    means, squares = CachedFeatures(features, one_device()).moments
     exact = features.astype(np.float64)
     np.testing.assert_allclose(means, exact.mean(axis=(1, 2, 3)), rtol=1e-7)
     np.testing.assert_allclose(squares, (exact**2).mean(axis=(1, 2, 3)), rtol=1e-6)
@@ -281,9 +273,8 @@ def test_pooled_features_are_the_mean_of_the_map(
     made = {}
     for head in ("linear", "conv"):
         config = configuration(cache=True, head=head)
-        opener = open_feed(config, images, tiny, one_device(), folder / "cache", Journal())
-        shape = feature_shape(tiny, make_spec(config, tiny))
-        made[head] = opener(recipe(shape, head)).moments()[0]
+        features = open_features(config, images, tiny, one_device(), folder / "cache", Journal())
+        made[head] = features.moments[0]
     scale = np.abs(made["conv"]).max()
     np.testing.assert_allclose(made["linear"], made["conv"], rtol=1e-5, atol=1e-5 * scale)
 
@@ -293,11 +284,11 @@ def test_the_second_opening_extracts_nothing(
 ) -> None:
     config = configuration(cache=True, dtype="bfloat16")
     arguments = (config, images, tiny, one_device(), folder / "cache")
-    open_feed(*arguments, Journal())
+    open_features(*arguments, Journal())
     monkeypatch.setattr(Backbone, "apply", pytest.fail)
     monkeypatch.setattr(backbones.Backbone, "feature_shape", lambda self, size: (1, 1, 6))
     journal = Journal()
-    open_feed(*arguments, journal)
+    open_features(*arguments, journal)
     assert f"feature cache: {ROWS} images are there already, 0 to extract" in journal.notes
     assert "extract features" not in journal.seconds
 

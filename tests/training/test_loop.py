@@ -14,7 +14,7 @@ from mlc_jax.data.sampling import Plan
 from mlc_jax.errors import NumericsError
 from mlc_jax.files.digest import digest_file
 from mlc_jax.models.tuning import Trained
-from mlc_jax.training.feeds import Cells, Feed
+from mlc_jax.training.features import Cells, Feed
 from mlc_jax.training.loop import EpochFigures
 from mlc_jax.training.step import Frozen, Sums, TrainState
 from tests.training.synthetic import drawn, fitted
@@ -107,9 +107,6 @@ class Watched:
 
     def init(self, seed: int, heads: int) -> Trained:
         return self.inner.init(seed, heads)
-
-    def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.inner.moments()
 
     def train_epoch(
         self, state: TrainState, frozen: Frozen, cells: Cells, plan: Plan

@@ -12,7 +12,8 @@ from mlc_jax.data.sampling import Plan
 from mlc_jax.loss_settings import loss_config
 from mlc_jax.models.heads import HeadStack
 from mlc_jax.models.tuning import Trained
-from mlc_jax.training.feeds import CachedFeed, Cells
+from mlc_jax.training.cached import CachedFeatures
+from mlc_jax.training.features import Cells
 from mlc_jax.training.optimizers import make_optimizer
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.step import (
@@ -149,7 +150,7 @@ def test_jit_and_pmap_take_the_same_step(head: str, devices: int) -> None:
     many = [Devices(kind, jax.local_devices()[:devices]) for kind in ("jit", "pmap")]
     results = []
     for runner in (one, *many):
-        feed = CachedFeed(features, made, runner)
+        feed = CachedFeatures(features, runner).feed(made)
         # A copy per runner: the step donates its state.
         state = jax.tree.map(jnp.copy, runner.replicate(started(made)))
         state, sums = feed.train_epoch(state, frozen(), cells, plan(1, 30, 3))
@@ -164,7 +165,7 @@ def test_the_epoch_compiles_once() -> None:
     features = np.zeros((10, 2, *SHAPE), np.float32)
     made = recipe("linear", "adam")
     runner = Devices("jit")
-    feed = CachedFeed(features, made, runner)
+    feed = CachedFeatures(features, runner).feed(made)
     cells = Cells(jnp.zeros((10, 1)), jnp.ones((10, 1)), jnp.zeros((HEADS, 1), jnp.int32))
     state = jax.tree.map(jnp.copy, runner.replicate(started(made)))
     with jax.log_compiles(False):

@@ -1,0 +1,109 @@
+"""Features that the devices hold: an epoch is one compiled program."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from mlc_jax.data.sampling import Plan
+from mlc_jax.models.tuning import Params, Trained
+from mlc_jax.training.features import Cells, gathered, row_moments, take_cells
+from mlc_jax.training.parallel import Devices
+from mlc_jax.training.step import (
+    PER_HEAD,
+    Batch,
+    Frozen,
+    Recipe,
+    Sums,
+    TrainState,
+    head_network,
+    make_train_step,
+)
+
+
+class CachedFeatures:
+    """Features [N, 1 + views, h, w, C], held by every device.
+
+    Args:
+      features: host array.
+      devices: what holds them and runs the programs.
+    """
+
+    def __init__(self, features: np.ndarray, devices: Devices) -> None:
+        self._host, self._devices = features, devices
+        self._replicated = devices.replicate(features)
+
+    @cached_property
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `Features`; in pieces, since float32 copies of all features may not fit."""
+        pieces = [row_moments(self._host[i : i + 64]) for i in range(0, len(self._host), 64)]
+        means, squares = zip(*pieces, strict=True)
+        return np.concatenate(means), np.concatenate(squares)
+
+    def feed(self, recipe: Recipe) -> "CachedFeed":
+        """See `Features`."""
+        return CachedFeed(self._replicated, recipe, self._devices)
+
+
+class CachedFeed:
+    """Features [N, 1 + views, h, w, C] on the devices; an epoch is one compiled program.
+
+    Args:
+      features: device array, replicated.
+      recipe: how the heads are trained.
+      devices: what runs the programs.
+    """
+
+    def __init__(self, features: jax.Array, recipe: Recipe, devices: Devices) -> None:
+        self.frozen_backbone: Params = {}
+        self._stack = recipe.stack
+        self._features = features
+        network = head_network(recipe.stack)
+
+        def build_epoch(axis_name: str | None) -> Callable[..., Any]:
+            step = make_train_step(recipe, network, axis_name)
+
+            def train_epoch(
+                state: TrainState, frozen: Frozen, cells: Cells, features: jax.Array, plan: Plan
+            ) -> tuple[TrainState, Sums]:
+                def one(state: TrainState, plan: Plan) -> tuple[TrainState, Sums]:
+                    batch = Batch(features[plan.rows, plan.views], *take_cells(cells, plan))
+                    return step(state, frozen, batch)
+
+                state, sums = jax.lax.scan(one, state, plan)
+                return state, jax.tree.map(lambda s: s.sum(axis=0), sums)
+
+            return train_epoch
+
+        def build_logits(axis_name: str | None) -> Callable[..., Any]:
+            all_heads = jax.vmap(network, in_axes=(0, PER_HEAD, 0))
+
+            def logits(
+                params: Trained, frozen: Frozen, features: jax.Array, plan: Plan
+            ) -> jax.Array:
+                def one(plan: Plan) -> jax.Array:
+                    return all_heads(params, frozen, features[plan.rows, plan.views])
+
+                return gathered(jax.lax.map(one, plan), axis_name, 2)
+
+            return logits
+
+        self._train_epoch = devices.wrap(build_epoch, (None, None, None, None, 2), donate=(0,))
+        self._logits = devices.wrap(build_logits, (None, None, None, 2))
+
+    def init(self, seed: int, heads: int) -> Trained:
+        """See `Feed`."""
+        return Trained(self._stack.init(seed, heads), {})
+
+    def train_epoch(
+        self, state: TrainState, frozen: Frozen, cells: Cells, plan: Plan
+    ) -> tuple[TrainState, Sums]:
+        """See `Feed`."""
+        return self._train_epoch(state, frozen, cells, self._features, plan)
+
+    def logits(self, params: Trained, frozen: Frozen, plan: Plan) -> np.ndarray:
+        """See `Feed`."""
+        made = np.asarray(self._logits(params, frozen, self._features, plan))
+        return made[:, :, : plan.rows.shape[2]]

@@ -1,0 +1,155 @@
+"""Features made inside the step, where part of the backbone may be trained.
+
+The images of each step are read through the pipeline. For the same (row, view) they give the same
+features as the store holds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlc_jax.data.dataset import ImageSet
+from mlc_jax.data.pipeline import chosen_views
+from mlc_jax.data.sampling import Plan
+from mlc_jax.models.backbones import Backbone
+from mlc_jax.models.features import FeatureSpec, extract_passes, features_of
+from mlc_jax.models.tuning import Trained, merged, split_params
+from mlc_jax.training.features import Cells, extractor, gathered, row_moments, take_cells
+from mlc_jax.training.parallel import Devices
+from mlc_jax.training.step import (
+    PER_HEAD,
+    Batch,
+    Frozen,
+    Recipe,
+    Sums,
+    TrainState,
+    head_network,
+    make_train_step,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class OnlineFeatures:
+    """Features that are made anew whenever they are asked for; nothing of them is kept.
+
+    Attributes:
+      images: the prepared data set.
+      backbone: the network.
+      spec: what its features are.
+      batch_size: passes per call where the backbone runs alone.
+      trainable: the part of the backbone that is trained, one of `TRAINABLE`.
+      devices: what runs the programs.
+    """
+
+    images: ImageSet
+    backbone: Backbone
+    spec: FeatureSpec
+    batch_size: int
+    trainable: str
+    devices: Devices
+
+    @cached_property
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `Features`; one run of the backbone over every view of every image."""
+        rows = np.arange(len(self.images))
+        extract = extractor(self.backbone, self.spec, self.devices)
+        pieces = []
+        waiting: list[np.ndarray] = []
+        passes = self.spec.views.augmented + 1
+        for features in extract_passes(
+            self.images, rows, self.spec.views, extract, self.batch_size, lambda _: None
+        ):
+            waiting.extend(features)
+            whole = len(waiting) // passes * passes
+            if whole:
+                pieces.append(
+                    row_moments(np.stack(waiting[:whole]).reshape(-1, passes, *features.shape[1:]))
+                )
+                del waiting[:whole]
+        means, squares = zip(*pieces, strict=True)
+        return np.concatenate(means), np.concatenate(squares)
+
+    def feed(self, recipe: Recipe) -> "OnlineFeed":
+        """See `Features`."""
+        return OnlineFeed(self, recipe)
+
+
+class OnlineFeed:
+    """The backbone inside the step: nothing is kept, every pass is made when it is asked for.
+
+    The images of a step, one per head and place, are cut over the devices like any batch. Features
+    are standardised by what the backbone gave before anything of it was trained.
+
+    Args:
+      source: what is read and run.
+      recipe: how the heads are trained.
+    """
+
+    def __init__(self, source: OnlineFeatures, recipe: Recipe) -> None:
+        devices = source.devices
+        self._source, self._stack = source, recipe.stack
+        self._tuned, self.frozen_backbone = split_params(source.backbone, source.trainable)
+        head = head_network(recipe.stack)
+
+        def network(params: Trained, frozen: Frozen, images: jax.Array) -> jax.Array:
+            whole = merged(frozen.backbone, params.backbone)
+            return head(params, frozen, features_of(source.backbone, source.spec, whole, images))
+
+        def build_step(axis_name: str | None) -> Callable[..., Any]:
+            step = make_train_step(recipe, network, axis_name)
+
+            def train_step(
+                state: TrainState, frozen: Frozen, cells: Cells, images: jax.Array, plan: Plan
+            ) -> tuple[TrainState, Sums]:
+                return step(state, frozen, Batch(images, *take_cells(cells, plan)))
+
+            return train_step
+
+        def build_logits(axis_name: str | None) -> Callable[..., Any]:
+            all_heads = jax.vmap(network, in_axes=(0, PER_HEAD, 0))
+
+            def logits(params: Trained, frozen: Frozen, images: jax.Array) -> jax.Array:
+                return gathered(all_heads(params, frozen, images), axis_name, 1)
+
+            return logits
+
+        self._train_step = devices.wrap(build_step, (None, None, None, 1, 1), donate=(0,))
+        self._logits = devices.wrap(build_logits, (None, None, 1))
+
+    def init(self, seed: int, heads: int) -> Trained:
+        """See `Feed`."""
+        copies = jax.tree.map(lambda leaf: jnp.stack([leaf] * heads), self._tuned)
+        return Trained(self._stack.init(seed, heads), copies)
+
+    def train_epoch(
+        self, state: TrainState, frozen: Frozen, cells: Cells, plan: Plan
+    ) -> tuple[TrainState, Sums]:
+        """See `Feed`."""
+        total: Sums | None = None
+        for step, images in enumerate(self._images(plan)):
+            part = jax.tree.map(lambda array, step=step: array[step], plan)
+            state, sums = self._train_step(state, frozen, cells, images, part)
+            total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+        assert total is not None
+        return state, total
+
+    def logits(self, params: Trained, frozen: Frozen, plan: Plan) -> np.ndarray:
+        """See `Feed`."""
+        made = [self._logits(params, frozen, images) for images in self._images(plan)]
+        return np.stack([np.asarray(step) for step in made])[:, :, : plan.rows.shape[2]]
+
+    def _images(self, plan: Plan) -> Any:
+        heads, batch = plan.rows.shape[1:]
+        stream = chosen_views(
+            self._source.images,
+            plan.rows.reshape(-1),
+            plan.views.reshape(-1),
+            self._source.spec.views,
+            heads * batch,
+        )
+        return (images.reshape(heads, batch, *images.shape[1:]) for images in stream)
