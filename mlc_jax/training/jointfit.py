@@ -132,8 +132,10 @@ def joint_fit(
     frozen = devices.replicate(freeze(features, feed, teaching.human, train, outputs))
     cells = devices.replicate(
         Cells(
-            jnp.asarray(np.maximum(teaching.labels, 0), jnp.float32),
-            jnp.asarray(teaching.weights, jnp.float32),
+            jnp.asarray(np.maximum(teaching.labels, 0), jnp.float32)[None],
+            jnp.asarray(teaching.weights, jnp.float32)[None],
+            jnp.zeros((1, len(teaching.labels), 0)),
+            jnp.zeros(len(train), jnp.int32),
             jnp.asarray(outputs, jnp.int32),
         )
     )
@@ -152,7 +154,9 @@ def joint_fit(
 
     everything = np.arange(len(teaching.human))
     asked = (*(split.predict for split in splits), everything)
-    answers = by_head(feed.logits(fitted.params, frozen, plan_of_rows(asked, config.batch_size)))
+    answers = by_head(
+        feed.logits(fitted.params, frozen, cells, plan_of_rows(asked, config.batch_size))
+    )
     shifts = [own.log_odds_shift(teaching.human[own.rows]) for own in samples]
     out_of_fold = np.full(teaching.human.shape, np.nan)
     for rows, own, shift in zip(asked[:-1], answers, shifts, strict=False):

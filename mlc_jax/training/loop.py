@@ -80,7 +80,7 @@ def fit(
     frozen: Frozen,
     cells: Cells,
     devices: Devices,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | None,
     on_epoch: Callable[[EpochFigures], None],
     warn: Callable[[str], None],
 ) -> Fitted:
@@ -88,7 +88,8 @@ def fit(
 
     Args:
       course, feed, frozen, cells, devices: what is trained, on what, by what.
-      checkpoints: where the state is saved; the newest intact one is continued.
+      checkpoints: where the state is saved; the newest intact one is continued. None for a fit that
+        is part of a larger measurement and is repeated whole.
       on_epoch: told of each epoch, before a checkpoint of it is made, so that a run which is
         stopped in between repeats the epoch and tells of it again.
       warn: told of damaged checkpoints.
@@ -101,7 +102,8 @@ def fit(
     stopping = EarlyStopping.start(course.patience, heads)
     plans = PlanIterator(course.plans)
     first = 0
-    if (restored := checkpoints.restore_latest(state, warn)) is not None:
+    restored = None if checkpoints is None else checkpoints.restore_latest(state, warn)
+    if restored is not None:
         state, progress, first = restored
         stopping = EarlyStopping(
             course.patience, **{k: np.array(v) for k, v in progress["stopping"].items()}
@@ -115,7 +117,7 @@ def fit(
             break
         active, scale = stopping.active, np.asarray(state.plateau.scale)
         state, sums = feed.train_epoch(state, frozen, cells, next(plans))
-        logits = feed.logits(state.params, frozen, course.stop)
+        logits = feed.logits(state.params, frozen, cells, course.stop)
         loss_sum, loss_count, correct, known = (np.asarray(part, np.float64) for part in sums)
         if not (np.isfinite(loss_sum).all() and np.isfinite(logits).all()):
             raise NumericsError(
@@ -135,7 +137,7 @@ def fit(
             )
         )
         over = epoch + 1 == course.plans.epochs or not stopping.active.any()
-        if over or (epoch + 1) % course.save_every == 0:
+        if checkpoints is not None and (over or (epoch + 1) % course.save_every == 0):
             checkpoints.save(epoch + 1, state, _progress(stopping, plans))
     return Fitted(state.best_params, stopping, state.params)
 
