@@ -117,7 +117,8 @@ def warn_of_guards(
             test = found.prevalence
             journal.warn(
                 f"label {name}: {test.filled:.0%} of filled cells are 1, but "
-                f"{test.observed:.0%} of those that people gave (z {test.z:+.1f}, p {found.prevalence_p:.2g} after Holm)"
+                f"{test.observed:.0%} of those that people gave "
+                f"(z {test.z:+.1f}, p {found.prevalence_p:.2g} after Holm)"
             )
         if found.blankness.predictable:
             journal.warn(
