@@ -12,7 +12,7 @@ from mlc_jax.report.cooccurrence import cooccurrence_map
 from mlc_jax.report.decisions import threshold_curves
 from mlc_jax.report.learning import COURSE, learning_curves
 from mlc_jax.report.parts import Cell, Column, Page, Part, Picture, Section, Table, Text, Tile
-from mlc_jax.report.pictures import choose_labels
+from mlc_jax.report.pictures import choose_labels, judging_pictures
 from mlc_jax.report.run import FinishedRun
 from mlc_jax.report.samples import ranked_samples, readable, sample_grid
 from mlc_jax.report.split_scores import SplitScores, read_split_scores
@@ -139,6 +139,7 @@ def _plots(run: FinishedRun, scores: SplitScores, folder: Path) -> tuple[Part, .
         caption = _COURSE_CAPTION.format(kept=kept + 1, all=len(run.epochs))
         parts.append(Picture(file, "Learning curves", alt, caption))
     if shown:
+        parts += judging_pictures(folder, {name: test[name] for name in shown}, labels, {})
         file = folder / "thresholds.png"
         alt = threshold_curves(
             file,
