@@ -44,13 +44,13 @@ class Decisions:
 
     Attributes:
       values: (file name, label) to 0 or 1.
-      passed_over: how many cells the person looked at and left open.
-      notes: what was found out about the file, for people.
+      left_open: how many cells the person looked at and did not decide.
+      origin: what kind of file it is, for people.
     """
 
     values: Mapping[tuple[str, str], int]
-    passed_over: int
-    notes: tuple[str, ...]
+    left_open: int
+    origin: str
 
 
 def read_decisions(path: str | os.PathLike[str], run: str, names: Sequence[str]) -> Decisions:
@@ -85,7 +85,7 @@ def read_decisions(path: str | os.PathLike[str], run: str, names: Sequence[str])
             values[cell] = answer.value
     if not values:
         raise LabelsError(f"{where} decides no cell; decide some on the page and save it again")
-    return Decisions(values, len(open_cells), (f"{where}: {kind}",))
+    return Decisions(values, len(open_cells), f"{where}: {kind}")
 
 
 def _json(path: Path) -> Any:
@@ -155,8 +155,9 @@ def with_decisions(
       decisions: of cells of it.
 
     Returns:
-      (table; cells, whose decided ones are `reviewed` and accepted, and keep probability, threshold,
-      fold and model; the columns CHANGES, one row per decided cell, in the order of `cells`).
+      (table; cells, whose decided ones are `reviewed` and accepted, and keep their probability,
+      threshold, fold and model; the columns CHANGES, one row per decided cell, in the order of
+      `cells`).
 
     Raises:
       LabelsError: a decision about a cell that the run does not have.
@@ -187,9 +188,13 @@ def with_decisions(
             "probability": cells["probability"].to_numpy()[places],
         }
     )
-    after = cells.copy()
-    for column, given in (("value", new), ("source", Source.REVIEWED.word), ("accepted", True)):
-        after.iloc[places, after.columns.get_loc(column)] = given
+    decided_ones = np.zeros(len(cells), np.bool_)
+    decided_ones[places] = True
+    after = cells.assign(
+        value=cells["value"].mask(decided_ones, pd.Series(new, cells.index[places])),
+        source=cells["source"].mask(decided_ones, Source.REVIEWED.word),
+        accepted=cells["accepted"] | decided_ones,
+    )
     values, source = table.values.copy(), table.source.copy()
     row_of = {filename: row for row, filename in enumerate(table.filenames)}
     column_of = {name: column for column, name in enumerate(table.names)}

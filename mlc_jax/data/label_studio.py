@@ -1,4 +1,4 @@
-"""Label Studio's JSON: tasks to import there, the labelling configuration they need, and the answers.
+"""Label Studio's JSON: tasks to import there, the labelling configuration for them, the answers.
 
 One task per image, one single choice between 1 and 0 per label, named label_1, label_2, … in the
 order of the labels, since a label's own name may hold what a control's name must not.
@@ -7,7 +7,6 @@ order of the labels, since a label's own name may hold what a control's name mus
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
@@ -31,19 +30,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """A cell to be looked at: the table's value, -1 where it is blank, and the probability of 1.
-
-    Attributes:
-      filename, label: the cell.
-      value: 0, 1 or -1.
-      probability: in [0, 1] or NaN.
-      reason: why a look pays.
-    """
+    """A cell to be looked at: its value in the table, -1 where blank, and why it is doubtful."""
 
     filename: str
     label: str
     value: int
-    probability: float
     reason: str
 
 

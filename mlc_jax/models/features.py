@@ -145,12 +145,21 @@ class FeatureStore:
         return out
 
     def pooled(self, images: ImageSet) -> np.ndarray:
-        """Each image's own features, averaged over space: float32 [N, C]; no augmented view."""
+        """Features of the images themselves, averaged over space: float32 [N, C]."""
         out = np.empty((len(images), self._shape[-1]), np.float32)
         for path, rows, places in self._places(images):
             block = np.load(path, mmap_mode="r", allow_pickle=False)
-            whole = block[places, 0].view(jnp.dtype(self._spec.dtype)).astype(np.float32)
-            out[rows] = whole.mean(axis=(1, 2))
+            whole = block[places, 0].view(jnp.dtype(self._spec.dtype))
+            out[rows] = whole.mean(axis=(1, 2), dtype=np.float32)
+        return out
+
+    def whole(self, images: ImageSet, rows: np.ndarray) -> np.ndarray:
+        """Features of the images of the given rows themselves: dtype [n, h, w, C]."""
+        out = np.empty((rows.size, *self._shape[1:]), jnp.dtype(self._spec.dtype))
+        for at, row in enumerate(rows.tolist()):
+            path, place = self._place_of[images.digests[row]]
+            block = np.load(path, mmap_mode="r", allow_pickle=False)
+            out[at] = block[place, 0].view(out.dtype)
         return out
 
     def _places(self, images: ImageSet) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:

@@ -18,12 +18,12 @@ from mlc_jax.report.thumbnails import Thumbnail
 
 SUSPECT, ABSTAINED, FILLED = "suspect", "abstained", "filled"
 RULE = (
-    "Most useful first: a cell comes earlier the more probably its value is wrong, by its calibrated "
-    "out-of-fold probability. For a suspect that is the model's confidence against the value that a "
-    "person gave; for a blank it is the error of the better guess, largest at a coin toss. Labels "
-    "that cannot be learned from these images come last, as their probabilities say nothing of a "
-    "single cell. Neighbours are the images with the most similar features (cosine) among those for "
-    "which a person gave the label."
+    "Most useful first: a cell comes earlier the more probably its value is wrong, by its "
+    "calibrated out-of-fold probability. For a suspect that is the model's confidence against the "
+    "value that a person gave; for a blank it is the error of the better guess, largest at a coin "
+    "toss. Labels that cannot be learned from these images come last, as their probabilities say "
+    "nothing of a single cell. Neighbours are the images with the most similar features (cosine) "
+    "among those for which a person gave the label."
 )
 
 
@@ -47,8 +47,8 @@ class Cell:
       reason: SUSPECT, ABSTAINED or FILLED.
       probability, threshold, error: in [0, 1]; NaN where no model speaks of the label.
       neighbours: (file name, value that a person gave), most alike first.
-      heat: float [h, w], evidence for 1 (positive) and against it over the whole image, at most 1
-        in size; None where there is no map.
+      heat: float [h, w], evidence for 1 (positive) and against it, over the whole image; drawn
+        against its own greatest size. None where there is no map.
     """
 
     filename: str
@@ -124,7 +124,8 @@ def _cells_json(
     for cell in page.cells:
         if cell.heat is not None:
             height, width = cell.heat.shape
-            hundredths = np.rint(100 * cell.heat).astype(int).ravel().tolist()
+            greatest = float(np.abs(cell.heat).max()) or 1.0
+            hundredths = np.rint(100 / greatest * cell.heat).astype(int).ravel().tolist()
             maps.append({"height": height, "width": width, "values": hundredths})
         cells.append(
             {

@@ -90,4 +90,6 @@ def _in_threads(paths: Sequence[Path], side: int) -> Iterator[Thumbnail]:
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(paths), 8 * workers):
-            yield from pool.map(lambda path: thumbnail(path, side), paths[start : start + 8 * workers])
+            yield from pool.map(
+                lambda path: thumbnail(path, side), paths[start : start + 8 * workers]
+            )

@@ -2,8 +2,7 @@
 // Shows one cell at a time beside a gallery of all, keeps what the person decides, and saves it.
 // Everything it shows comes from two blocks of JSON in the page; it asks no server for anything.
 
-const started = document.getElementById("cells-json");
-const page = JSON.parse(started.textContent);
+const page = JSON.parse(document.getElementById("cells-json").textContent);
 const thumbnails = JSON.parse(document.getElementById("thumbnails-json").textContent);
 
 const SKIPPED = "s";
@@ -20,7 +19,12 @@ const element = (id) => document.getElementById(id);
 const labelOf = (cell) => page.labels[cell.label];
 const imageOf = (cell) => page.images[cell.image];
 const source = (image) => `data:image/jpeg;base64,${thumbnails[image]}`;
-const percent = (share) => `${Math.round(100 * share)} %`;
+
+// A share to two places, but never as certain as 0 or 1.
+function shareText(share) {
+  if (share < 0.005) return "below 0.01";
+  return share > 0.995 ? "above 0.99" : share.toFixed(2);
+}
 
 function make(tag, className, text) {
   const made = document.createElement(tag);
@@ -113,7 +117,7 @@ function show(number) {
   const before = current;
   current = number;
   if (before !== null) dress(before);
-  element("card").hidden = number === null;
+  element("card").hidden = element("evidence").hidden = number === null;
   element("done").hidden = number !== null;
   if (number === null) {
     element("done-text").textContent = shown.length
@@ -124,23 +128,20 @@ function show(number) {
   const cell = page.cells[number];
   const label = labelOf(cell);
   const image = imageOf(cell);
-  const picture = element("picture");
-  picture.src = source(cell.image);
-  picture.alt = `The picture ${image.name}`;
-  picture.width = image.width;
-  picture.height = image.height;
-  element("frame").style.aspectRatio = `${image.width} / ${image.height}`;
-  element("frame").style.setProperty("--ratio", image.width / image.height);
-  drawHeat(cell, label);
+  element("picture").src = source(cell.image);
+  element("picture").alt = `The picture ${image.name}`;
+  element("card").style.setProperty("--ratio", image.width / image.height);
+  element("evidence").style.setProperty("--ratio", image.width / image.height);
   element("reason").textContent = REASONS[cell.reason];
   element("reason").className = `badge ${cell.reason}`;
   element("rank").textContent = `${number + 1} of ${page.cells.length}`;
-  element("label").textContent = label.name;
   element("filename").textContent = image.name;
+  element("label").textContent = label.name;
   element("state").textContent = stateOf(cell, decisions.get(number));
   element("unlearnable").hidden = label.learnable;
   element("unlearnable").textContent = label.learnable ? "" : `Not learnable: ${label.verdict}.`;
   showProbability(cell);
+  showHeat(cell, label);
   showNeighbours(cell, label);
   dress(number);
   reveal(number);
@@ -160,21 +161,17 @@ function showProbability(cell) {
   const known = cell.probability !== null;
   element("scale").hidden = !known;
   element("figures").textContent = known
-    ? `Probability of 1: ${cell.probability.toFixed(2)}. Estimated error of ` +
-      `${cell.value < 0 ? "the better guess" : "the value"}: ${percent(cell.error)}.`
+    ? `Probability of 1: ${shareText(cell.probability)}, threshold ${cell.threshold.toFixed(2)}. ` +
+      `Probability that the ${cell.value < 0 ? "better guess" : "value"} is wrong: ${shareText(cell.error)}.`
     : "No model speaks of this label.";
   if (!known) return;
   element("scale-bar").style.width = `${100 * cell.probability}%`;
-  element("scale-mark").hidden = cell.threshold === null;
-  if (cell.threshold !== null) {
-    element("scale-mark").style.left = `${100 * cell.threshold}%`;
-    element("scale-mark").title = `threshold ${cell.threshold.toFixed(2)}`;
-  }
+  element("scale-mark").style.left = `${100 * cell.threshold}%`;
 }
 
 function showNeighbours(cell, label) {
   element("neighbours").hidden = !cell.neighbours.length;
-  element("neighbours-title").textContent = `Looks most like these, which people labelled for “${label.name}”`;
+  element("neighbours-title").textContent = `Most alike, labelled for “${label.name}” by people`;
   element("neighbour-list").replaceChildren(
     ...cell.neighbours.map(([image, value]) => {
       const item = make("li", `neighbour is-${value}`);
@@ -188,32 +185,45 @@ function showNeighbours(cell, label) {
   );
 }
 
-// A grid of evidence in [-1, 1], row by row, is drawn a pixel per place; the browser smooths it.
-function drawHeat(cell, label) {
-  const canvas = element("heat");
+function showHeat(cell, label) {
   const map = cell.map === null ? null : page.maps[cell.map];
-  element("heat-switch").hidden = map === null;
-  element("heat-none").hidden = map !== null;
-  canvas.hidden = map === null || !element("heat-box").checked;
+  const large = element("heat-switch").getAttribute("aria-pressed") === "true";
+  element("heat-part").hidden = map === null;
+  element("heat-large").hidden = map === null || !large;
   if (map === null) return;
+  element("heat-picture").src = source(cell.image);
+  for (const canvas of [element("heat"), element("heat-large")]) {
+    drawHeat(canvas, map);
+    canvas.setAttribute("aria-label", `Heat map: what speaks most for “${label.name}” is ${peak(map)}`);
+  }
+}
+
+// A grid of evidence, row by row in hundredths, is drawn a pixel per place; the browser smooths it.
+function drawHeat(canvas, map) {
   canvas.width = map.width;
   canvas.height = map.height;
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(map.width, map.height);
   map.values.forEach((hundredths, at) => {
     const colour = hundredths > 0 ? [255, 120, 0] : [0, 90, 255];
-    pixels.data.set([...colour, Math.round(1.9 * Math.abs(hundredths))], 4 * at);
+    pixels.data.set([...colour, Math.round(2 * Math.abs(hundredths))], 4 * at);
   });
   context.putImageData(pixels, 0, 0);
-  const strongest = map.values.indexOf(Math.max(...map.values));
-  const across = ["left", "middle", "right"][Math.floor((3 * (strongest % map.width)) / map.width)];
-  const down = ["top", "centre", "bottom"][
-    Math.floor((3 * Math.floor(strongest / map.width)) / map.height)
-  ];
-  canvas.setAttribute(
-    "aria-label",
-    `Heat map: what speaks most for “${label.name}” lies at the ${down} ${across}`,
-  );
+}
+
+function peak(map) {
+  const at = map.values.indexOf(Math.max(...map.values));
+  const third = (place, size) => Math.floor((3 * (place + 0.5)) / size);
+  const down = ["at the top", "half-way down", "at the bottom"];
+  const across = ["left", "middle", "right"];
+  return `${down[third(Math.floor(at / map.width), map.height)]}, ` +
+    `${across[third(at % map.width, map.width)]}`;
+}
+
+function switchHeat() {
+  const button = element("heat-switch");
+  button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+  if (current !== null) show(current);
 }
 
 // ---- The gallery: a box as high as all tiles together, in which only those in view exist.
@@ -269,8 +279,8 @@ function makeTile(number) {
   picture.alt = "";
   const line = make("span", "line");
   line.append(make("span", "name", labelOf(cell).name), make("b", "value"));
-  const low = make("span", "line quiet", REASONS[cell.reason]);
-  low.append(make("span", "", cell.probability === null ? "" : cell.probability.toFixed(2)));
+  const low = make("span", "line quiet", REASONS[cell.reason] + (cell.value < 0 ? "" : ` ${cell.value}`));
+  low.append(make("span", "", cell.probability === null ? "" : `p ${cell.probability.toFixed(2)}`));
   tile.append(picture, line, low);
   tile.addEventListener("click", () => {
     show(number);
@@ -375,7 +385,7 @@ const KEYS = {
   " ": () => decide(SKIPPED),
   u: undo,
   Backspace: undo,
-  h: () => element("heat-box").click(),
+  h: switchHeat,
   ArrowRight: () => step(1),
   ArrowLeft: () => step(-1),
 };
@@ -387,7 +397,8 @@ function onKey(event) {
   // A space on a button or a switch presses it, as everywhere.
   if (event.key === " " && event.target.closest("button, input, summary")) return;
   event.preventDefault();
-  act();
+  // A key that is held down goes through the cells, but decides one only.
+  if (!event.repeat || event.key.startsWith("Arrow")) act();
 }
 
 function begin() {
@@ -409,7 +420,7 @@ function begin() {
   recall();
   element("progress").max = Math.max(1, page.cells.length);
   for (const id of ["by-label", "by-reason", "by-state"]) element(id).addEventListener("change", filter);
-  element("heat-box").addEventListener("change", () => current !== null && show(current));
+  element("heat-switch").addEventListener("click", switchHeat);
   element("yes").addEventListener("click", () => decide(1));
   element("no").addEventListener("click", () => decide(0));
   element("skip").addEventListener("click", () => decide(SKIPPED));
