@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from mlc_jax.data.decisions import FORMAT, VERSION
 from mlc_jax.files.atomic import write_text
@@ -109,7 +108,7 @@ def write_review(path: Path, page: ReviewPage, pictures: dict[str, Thumbnail]) -
         saved_as=saved_as,
         cells=_cells_json(page, list(pictures), pictures, saved_as),
         thumbnails=[base64.b64encode(p.jpeg).decode("ascii") for p in pictures.values()],
-        script=Markup(script),
+        script=script,
         script_digest=f"sha256-{digest}",
     )
     write_text(path, html)

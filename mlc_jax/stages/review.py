@@ -246,7 +246,8 @@ def seen_by_the_model(
     spec = make_spec(restored.config, restored.backbone)
     shape = feature_shape(restored.backbone, spec)
     store = FeatureStore(cache_folder(), spec, shape, journal.warn)
-    missing = len(store.missing(images))
+    # A run without the cache may have tuned its backbone, which is then another for every head.
+    missing = len(store.missing(images)) if restored.config.features.cache else len(images)
     if missing:
         journal.warn(
             f"the feature cache lacks {missing} images of the run: no neighbours and no heat maps; "

@@ -49,7 +49,7 @@ def cell_maps(
     """Grad-CAM of cells, each by the head that was asked about its image out of fold.
 
     Args:
-      fitted: the heads.
+      fitted: the heads, over a backbone that was not fine-tuned.
       maps_of, most: see `map_source`.
       cells: row of the image and column of the label; only labels that were fitted.
       advance: called with the number of images done.
@@ -74,7 +74,7 @@ def cell_maps(
         for row, maps in zip(batch.tolist(), maps_of(batch), strict=True):
             for place in of_row[row]:
                 head = owner[cells[place]]
-                params = jax.tree.map(lambda leaf, head=head: leaf[head], fitted.params)
+                params = jax.tree.map(lambda leaf, head=head: leaf[head], fitted.params.head)
                 mean, std = fitted.frozen.mean[head], fitted.frozen.std[head]
                 made[place] = np.asarray(see(params, mean, std, maps[None], 0))[0]
         advance(batch.size)
