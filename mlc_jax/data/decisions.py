@@ -188,12 +188,12 @@ def with_decisions(
             "probability": cells["probability"].to_numpy()[places],
         }
     )
-    decided_ones = np.zeros(len(cells), np.bool_)
-    decided_ones[places] = True
+    value, reviewed = cells["value"].to_numpy(copy=True), np.zeros(len(cells), np.bool_)
+    value[places], reviewed[places] = new, True
     after = cells.assign(
-        value=cells["value"].mask(decided_ones, pd.Series(new, cells.index[places])),
-        source=cells["source"].mask(decided_ones, Source.REVIEWED.word),
-        accepted=cells["accepted"] | decided_ones,
+        value=value,
+        source=cells["source"].mask(reviewed, Source.REVIEWED.word),
+        accepted=cells["accepted"] | reviewed,
     )
     values, source = table.values.copy(), table.source.copy()
     row_of = {filename: row for row, filename in enumerate(table.filenames)}
