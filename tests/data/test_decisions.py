@@ -69,7 +69,11 @@ def test_what_is_no_decision_is_refused(tmp_path: Path, changes: dict[str, Any],
     assert "d.json" in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe1", b"3", b"[" * 100_000, b'"x"'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe1", b"3", b"[" * 100_000, b'"x"'],
+    ids=["empty", "cut", "utf-16", "number", "deep", "text"],
+)
 def test_what_is_no_file_of_ours_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "d.json").write_bytes(content)
     with pytest.raises(LabelsError, match=r"d\.json"):

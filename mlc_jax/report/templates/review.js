@@ -401,6 +401,15 @@ function onKey(event) {
   if (!event.repeat || event.key.startsWith("Arrow")) act();
 }
 
+// A list that has the focus takes the keys. Who chose with a pointer wants them for deciding; who
+// chose with keys may be on the way to another entry.
+let typed = false;
+
+function onFilter(event) {
+  filter();
+  if (!typed) event.target.blur();
+}
+
 function begin() {
   const count = (test) => page.cells.filter(test).length;
   addOptions(
@@ -419,7 +428,11 @@ function begin() {
   );
   recall();
   element("progress").max = Math.max(1, page.cells.length);
-  for (const id of ["by-label", "by-reason", "by-state"]) element(id).addEventListener("change", filter);
+  for (const id of ["by-label", "by-reason", "by-state"]) {
+    element(id).addEventListener("mousedown", () => (typed = false));
+    element(id).addEventListener("keydown", () => (typed = true));
+    element(id).addEventListener("change", onFilter);
+  }
   element("heat-switch").addEventListener("click", switchHeat);
   element("yes").addEventListener("click", () => decide(1));
   element("no").addEventListener("click", () => decide(0));
