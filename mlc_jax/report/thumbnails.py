@@ -13,7 +13,7 @@ from mlc_jax.data.images import decode_image, resize_image, resolve_image
 
 QUALITY = 72
 SMALLEST = 96  # pixels of the longer side
-_SAMPLE = 32
+_SAMPLE = 64
 _SHRINK = 0.75
 
 
@@ -67,7 +67,7 @@ def fitting_thumbnails(
     sample = paths[:: max(1, len(paths) // _SAMPLE)]
     while side > SMALLEST:
         mean = sum(_base64_length(thumbnail(path, side).jpeg) for path in sample) / len(sample)
-        if mean * len(paths) <= 0.95 * budget:
+        if mean * len(paths) <= 0.9 * budget:
             break
         side = max(SMALLEST, round(_SHRINK * side))
     made: dict[str, Thumbnail] = {}

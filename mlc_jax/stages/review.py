@@ -157,7 +157,7 @@ def write_page(
         )
         if record["filename"] in pictures
     ]
-    notes = what_is_missing(config, source, cells, len(frame))
+    notes = what_is_missing(config, source, cells, pictures, len(frame))
     for note in notes:
         journal.note(note)
 
@@ -325,7 +325,11 @@ def draw_pictures(
 
 
 def what_is_missing(
-    config: ConfigDict, source: ImputeRun, cells: list[Cell], found: int
+    config: ConfigDict,
+    source: ImputeRun,
+    cells: list[Cell],
+    pictures: dict[str, Thumbnail],
+    found: int,
 ) -> list[str]:
     """Sentences on what the page does not show, though one might expect it."""
     review = config.review
@@ -335,6 +339,11 @@ def what_is_missing(
             f"{found - len(cells)} of {found} cells, the least useful ones, are not on the page, "
             f"which holds at most {review.cells} cells (config.review.cells) and "
             f"{review.max_megabytes} MB (config.review.max_megabytes)."
+        )
+    lost = sum(name not in pictures for cell in cells for name, _ in cell.neighbours)
+    if lost:
+        notes.append(
+            f"{lost} neighbours are not on the page, as there is no room for their images."
         )
     drawn = sum(cell.heat is not None for cell in cells)
     if drawn < len(cells):
