@@ -18,7 +18,7 @@ from mlc_jax.files.digest import digest_json
 from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
-from mlc_jax.settings import cache_folder
+from mlc_jax.settings import cache_folder, training_config
 from mlc_jax.training.crossfit import CrossFit, cross_fit_table, unfit_reason
 from mlc_jax.training.feeds import choose_backbone
 from mlc_jax.training.provenance import run_inputs
@@ -83,9 +83,16 @@ def restore(run: ImputeRun, journal: Journal) -> Restored:
     The table is the run's own, not the labels file it was made from, which people go on editing.
 
     Raises:
-      CheckpointError: images, weights or labels have changed since.
+      CheckpointError: images, weights or labels have changed since, or the run's configuration
+        lacks a key that this version needs.
     """
     config = run_config(run.inputs, run.summary)
+    lacking = lacking_key(training_config("impute"), config)
+    if lacking:
+        raise CheckpointError(
+            f"config.checkpoint={str(run.workdir)!r} was made by another version, which had no "
+            f"config.{lacking}; impute again"
+        )
     config.data.labels = str(run.workdir / "labels.csv")
     config.data.images = run.summary["data"]["image_folder"]
     collection = without_filled(open_collection(config, cache_folder(), journal))
@@ -98,6 +105,18 @@ def restore(run: ImputeRun, journal: Journal) -> Restored:
             "since; put the former ones back, or impute again"
         )
     return Restored(config, collection, backbone)
+
+
+def lacking_key(expected: ConfigDict, config: ConfigDict) -> str | None:
+    """The first key of `expected` that a configuration does not have."""
+    for key, value in expected.items():
+        if key not in config:
+            return str(key)
+        if isinstance(value, ConfigDict):
+            inner = lacking_key(value, config[key])
+            if inner:
+                return f"{key}.{inner}"
+    return None
 
 
 def restore_heads(run: ImputeRun, restored: Restored, journal: Journal) -> CrossFit:

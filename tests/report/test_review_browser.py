@@ -102,7 +102,7 @@ def test_filters_show_what_they_name(browser: Browser, page: Path) -> None:
     browser.choose("by-label", "all")
     browser.choose("by-reason", "all")
     assert browser.text("count") == "8 of 12 cells"
-    browser.choose("by-state", "decided")
+    browser.choose("by-state", "looked at")
     assert browser.text("count") == "4 of 12 cells"
 
 

@@ -338,6 +338,17 @@ def test_what_is_no_finished_impute_run_is_refused(
     assert bytes_of(finished[0]) == before
 
 
+def test_a_run_of_a_version_without_one_of_our_keys_is_refused(
+    finished: Finished, tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "old")
+    inputs = json.loads((tmp_path / "old" / "run.json").read_text())
+    del inputs["config"]["augment"]["zoom"]
+    (tmp_path / "old" / "run.json").write_text(json.dumps(inputs))
+    with pytest.raises(CheckpointError, match=r"another version.* no config\.augment\.zoom"):
+        run_review(tmp_path / "old", tmp_path / "review")
+
+
 def test_a_suspect_that_is_no_observed_cell_is_refused(finished: Finished, tmp_path: Path) -> None:
     source, _, blank = changed_copy(finished, tmp_path / "impute")
     (source / "suspects.csv").write_text(

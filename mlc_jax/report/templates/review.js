@@ -91,6 +91,7 @@ function set(number, value) {
   if (value === undefined) decisions.delete(number);
   else decisions.set(number, value);
   unsaved = true;
+  element("saved").hidden = true;
   keep(number);
   dress(number);
   showProgress();
@@ -119,9 +120,10 @@ function show(number) {
   if (before !== null) dress(before);
   element("card").hidden = element("evidence").hidden = number === null;
   element("done").hidden = number !== null;
+  for (const id of ["yes", "no", "skip"]) element(id).disabled = number === null;
   if (number === null) {
     element("done-text").textContent = shown.length
-      ? `All ${shown.length} cells that the filters show are looked at.`
+      ? `All ${shown.length} cells that the filters show are looked at. Save your decisions.`
       : "The filters show no cell.";
     return;
   }
@@ -142,7 +144,7 @@ function show(number) {
   element("unlearnable").textContent = label.learnable ? "" : `Not learnable: ${label.verdict}.`;
   showProbability(cell);
   showHeat(cell, label);
-  showNeighbours(cell, label);
+  showNeighbours(cell);
   dress(number);
   reveal(number);
 }
@@ -169,9 +171,8 @@ function showProbability(cell) {
   element("scale-mark").style.left = `${100 * cell.threshold}%`;
 }
 
-function showNeighbours(cell, label) {
+function showNeighbours(cell) {
   element("neighbours").hidden = !cell.neighbours.length;
-  element("neighbours-title").textContent = `Most alike, labelled for “${label.name}” by people`;
   element("neighbour-list").replaceChildren(
     ...cell.neighbours.map(([image, value]) => {
       const item = make("li", `neighbour is-${value}`);
