@@ -15,6 +15,7 @@ from mlc_jax.data.decisions import FORMAT, VERSION
 from mlc_jax.files.atomic import write_text
 from mlc_jax.report.thumbnails import Thumbnail
 
+SCRIPTS = ("review_decisions.js", "review_card.js", "review_gallery.js", "review.js")
 SUSPECT, ABSTAINED, FILLED = "suspect", "abstained", "filled"
 RULE = (
     "Most useful first: a cell comes earlier the more probably its value is wrong, by its "
@@ -91,16 +92,15 @@ def write_review(path: Path, page: ReviewPage, pictures: dict[str, Thumbnail]) -
       page: what it shows.
       pictures: by file name: of every cell's image, and of those neighbours that are shown.
     """
+    loader = PackageLoader("mlc_jax.report")
     environment = Environment(
-        loader=PackageLoader("mlc_jax.report"),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    loader = environment.loader
-    assert loader is not None
-    script = loader.get_source(environment, "review.js")[0]
+    script = "\n".join(loader.get_source(environment, name)[0] for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     saved_as = f"decisions-{page.run[:8]}.json"
     html = environment.get_template("review.html").render(

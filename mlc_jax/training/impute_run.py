@@ -95,6 +95,9 @@ def restore(run: ImputeRun, journal: Journal) -> Restored:
         )
     config.data.labels = str(run.workdir / "labels.csv")
     config.data.images = run.summary["data"]["image_folder"]
+    if run.summary["backbone"]["random"]:
+        # The demo does without ImageNet's weights where they are not to be had, and stays with it.
+        config.backbone.weights = "random"
     collection = without_filled(open_collection(config, cache_folder(), journal))
     backbone = choose_backbone(config, journal)
     now = run_inputs(config, collection, backbone)
