@@ -68,14 +68,19 @@ def read_decisions(path: str | os.PathLike[str], run: str, names: Sequence[str])
     where = str(path)
     content = _json(Path(path))
     if isinstance(content, list):
-        answers = read_answers(where, content, run, names)
+        answers = read_answers(where, content, names)
         kind = "an export of Label Studio"
     else:
-        answers = _own_answers(where, content, run)
+        answers = _own_answers(where, content)
         kind = "decisions of the review page"
     values: dict[tuple[str, str], int] = {}
     open_cells: set[tuple[str, str]] = set()
     for answer in answers:
+        if answer.run != run:
+            raise LabelsError(
+                f"{answer.where} is about another run ({shown(answer.run[:12])}, not "
+                f"{shown(run[:12])}); give config.checkpoint the run that it was made for"
+            )
         cell = (answer.filename, answer.label)
         if cell in values or cell in open_cells:
             raise LabelsError(f"{answer.where}: {_named(cell)} stands there twice; remove one")
@@ -104,7 +109,7 @@ def _json(path: Path) -> Any:
         ) from None
 
 
-def _own_answers(where: str, content: Any, run: str) -> list[Answer]:
+def _own_answers(where: str, content: Any) -> list[Answer]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise LabelsError(
             f"{where} is neither decisions of the review page nor a JSON export of Label Studio"
@@ -114,8 +119,6 @@ def _own_answers(where: str, content: Any, run: str) -> list[Answer]:
             f"{where} has version {content.get('version')!r}, this program reads {VERSION}; save "
             "it with the page that this program writes"
         )
-    if content.get("run") != run:
-        raise LabelsError(another_run(where, content.get("run"), run))
     listed = content.get("decisions")
     if not isinstance(listed, list):
         raise LabelsError(f"{where} holds no list of decisions; save it again")
@@ -132,16 +135,8 @@ def _own_answers(where: str, content: Any, run: str) -> list[Answer]:
             raise LabelsError(
                 f"{at} ({_named((filename, label))}): value {shown(str(value))} is not 0, 1 or null"
             )
-        answers.append(Answer(at, filename, label, value))
+        answers.append(Answer(at, str(content.get("run")), filename, label, value))
     return answers
-
-
-def another_run(where: str, found: Any, run: str) -> str:
-    """What to say of decisions about another run."""
-    return (
-        f"{where} is about another run ({shown(str(found)[:12])}, not {run[:12]!r}); give "
-        "config.checkpoint the run that it was made for"
-    )
 
 
 def with_decisions(

@@ -20,9 +20,16 @@ IMAGE = "image"  # the image control, and the key of its address in a task's dat
 
 @dataclass(frozen=True)
 class Answer:
-    """What a person said of a cell: 0, 1, or None for open; `where` is its place in the file."""
+    """What a person said of a cell: 0, 1, or None for open.
+
+    Attributes:
+      where: its place in the file, for messages.
+      run: digest of the run it is about, as the file gives it.
+      filename, label, value: the cell and what was said.
+    """
 
     where: str
+    run: str
     filename: str
     label: str
     value: int | None
@@ -101,7 +108,7 @@ def write_labelling_config(path: str | os.PathLike[str], names: Sequence[str]) -
     write_text(path, "\n".join([*lines, "</View>"]) + "\n")
 
 
-def read_answers(where: str, tasks: list[Any], run: str, names: Sequence[str]) -> list[Answer]:
+def read_answers(where: str, tasks: list[Any], names: Sequence[str]) -> list[Answer]:
     """The answers in an export ("JSON", not "JSON_MIN") of the tasks that `write_tasks` wrote.
 
     Annotations that were cancelled do not count. Where those of a task disagree about a cell, it
@@ -110,30 +117,24 @@ def read_answers(where: str, tasks: list[Any], run: str, names: Sequence[str]) -
     Args:
       where: names the file.
       tasks: its content.
-      run: digest of the run that the tasks must be about.
       names: all labels of the run, in its order.
 
     Raises:
-      LabelsError: a task of another run or of another project, or a choice that is neither 1 nor 0.
+      LabelsError: a task of another project, or a choice that is neither 1 nor 0.
     """
     label_of = {f"label_{number}": name for number, name in enumerate(names, 1)}
     return [
         answer
         for number, task in enumerate(tasks, 1)
-        for answer in _answers(f"{where}, task {number}", task, run, label_of)
+        for answer in _answers(f"{where}, task {number}", task, label_of)
     ]
 
 
-def _answers(where: str, task: Any, run: str, label_of: dict[str, str]) -> Iterator[Answer]:
+def _answers(where: str, task: Any, label_of: dict[str, str]) -> Iterator[Answer]:
     data = task.get("data") if isinstance(task, dict) else None
     if not isinstance(data, dict) or not isinstance(data.get("filename"), str):
         raise LabelsError(
             f"{where} holds no data.filename; export as JSON the tasks of label_studio.json"
-        )
-    if data.get("run") != run:
-        raise LabelsError(
-            f"{where} is about another run ({shown(str(data.get('run'))[:12])}, not {run[:12]!r}); "
-            "give config.checkpoint the run that it was made for"
         )
     annotations = task.get("annotations", [])
     if not isinstance(annotations, list) or not all(isinstance(a, dict) for a in annotations):
@@ -143,7 +144,7 @@ def _answers(where: str, task: Any, run: str, label_of: dict[str, str]) -> Itera
         values = {own[label] for own in given if label in own}
         if values:
             value = values.pop() if len(values) == 1 else None
-            yield Answer(where, data["filename"], label, value)
+            yield Answer(where, str(data.get("run")), data["filename"], label, value)
 
 
 def _choices(
