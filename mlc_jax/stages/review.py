@@ -262,6 +262,9 @@ def seen_by_the_model(
     asked = np.flatnonzero(chosen["probability"].notna())[: config.review.maps]
     if not asked.size:
         return near, {}
+    if not (source.workdir / "checkpoints").is_dir():
+        journal.warn(f"{source.workdir} has lost its checkpoints: no heat maps")
+        return near, {}
     fitted = restore_heads(source, restored, journal)
     places = places_of(source.table, chosen.iloc[asked])
     devices = Devices(restored.config.parallel)

@@ -12,7 +12,8 @@ from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.explanations import grad_cam
 from mlc_jax.models.features import FeatureSpec, FeatureStore
 from mlc_jax.training.crossfit import CrossFit
-from mlc_jax.training.feeds import extractor, passes_per_call
+from mlc_jax.training.features import extractor
+from mlc_jax.training.feeds import passes_per_call
 from mlc_jax.training.parallel import Devices
 
 Maps = Callable[[np.ndarray], jax.Array | np.ndarray]

@@ -307,6 +307,20 @@ def test_a_lost_cache_costs_neighbours_and_maps_but_not_the_review(
     assert not any(cell["neighbours"] or cell["map"] is not None for cell in data["cells"])
 
 
+def test_lost_checkpoints_cost_the_maps_and_nothing_is_trained_anew(
+    finished: Finished, tmp_path: Path
+) -> None:
+    shutil.copytree(
+        finished[0], tmp_path / "run", ignore=lambda _, names: {"checkpoints"} & set(names)
+    )
+    before = bytes_of(tmp_path / "run")
+    summary = run_review(tmp_path / "run", tmp_path / "review", cells=5)
+    assert any("lost its checkpoints" in warning for warning in summary["warnings"])
+    data = data_of(tmp_path / "review")
+    assert all(cell["neighbours"] and cell["map"] is None for cell in data["cells"])
+    assert bytes_of(tmp_path / "run") == before
+
+
 def test_bad_decisions_are_refused_and_leave_an_earlier_review_alone(
     finished: Finished, page: Page, tmp_path: Path
 ) -> None:
