@@ -7,6 +7,7 @@ order of the labels, since a label's own name may hold what a control's name mus
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
@@ -46,19 +47,27 @@ class Question:
 
 
 def write_tasks(
-    path: str | os.PathLike[str], questions: Sequence[Question], names: Sequence[str], run: str
+    path: str | os.PathLike[str],
+    questions: Sequence[Question],
+    names: Sequence[str],
+    run: str,
+    image_folder: Path,
 ) -> int:
     """Writes the tasks, one per image in the order of its first question; returns their number.
 
     The image's address is that of Label Studio's local file server, whose document root has to be
-    the image folder. The table's value of a questioned cell is given as a prediction.
+    the folder that the image folder lies in: it serves what lies in a "local files" storage of the
+    project, and such a storage cannot be the root itself. The table's value of a questioned cell is
+    given as a prediction.
 
     Args:
       path: the file.
       questions: most useful first.
       names: all labels of the run, in its order.
       run: digest of the run; comes back with the answers.
+      image_folder: that the file names are relative to.
     """
+    folder = image_folder.absolute().name
     by_image: dict[str, list[Question]] = {}
     for question in questions:
         by_image.setdefault(question.filename, []).append(question)
@@ -66,7 +75,7 @@ def write_tasks(
     tasks = [
         {
             "data": {
-                IMAGE: f"/data/local-files/?d={quote(filename)}",
+                IMAGE: f"/data/local-files/?d={quote(f'{folder}/{filename}')}",
                 "filename": filename,
                 "run": run,
                 "look_at": ", ".join(f"{q.label} ({q.reason})" for q in own),

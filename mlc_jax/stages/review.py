@@ -178,7 +178,8 @@ def write_page(
     )
     write_review(workdir / "review.html", page, pictures)
     questions = [Question(c.filename, names[c.label], c.value, c.reason) for c in cells]
-    tasks = write_tasks(workdir / "label_studio.json", questions, names, source.digest)
+    folder = Path(source.summary["data"]["image_folder"])
+    tasks = write_tasks(workdir / "label_studio.json", questions, names, source.digest, folder)
     write_labelling_config(workdir / "label_studio.xml", names)
 
     reasons = {why: sum(c.reason == why for c in cells) for why in (SUSPECT, ABSTAINED, FILLED)}

@@ -23,7 +23,7 @@ QUESTIONS = [
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> list[dict[str, Any]]:
-    assert write_tasks(tmp_path / "tasks.json", QUESTIONS, NAMES, RUN) == 2
+    assert write_tasks(tmp_path / "tasks.json", QUESTIONS, NAMES, RUN, Path("my images")) == 2
     made: list[dict[str, Any]] = json.loads((tmp_path / "tasks.json").read_text())
     return made
 
@@ -61,7 +61,10 @@ def test_a_task_names_its_image_its_run_and_the_values_in_doubt(
     assert (first["filename"], second["filename"]) == ("a b&c.jpg", "d.jpg")
     assert first["run"] == second["run"] == RUN
     address = urlsplit(first["image"])
-    assert (address.path, parse_qs(address.query)) == ("/data/local-files/", {"d": ["a b&c.jpg"]})
+    assert (address.path, parse_qs(address.query)) == (
+        "/data/local-files/",
+        {"d": ["my images/a b&c.jpg"]},
+    )
     given = [
         [
             (result["from_name"], result["value"]["choices"])
