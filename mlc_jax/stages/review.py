@@ -266,12 +266,12 @@ def seen_by_the_model(
     if not (source.workdir / "checkpoints").is_dir():
         journal.warn(f"{source.workdir} has lost its checkpoints: no heat maps")
         return near, {}
-    fitted = restore_heads(source, restored, journal)
+    completion = restore_heads(source, restored, journal)
     places = places_of(source.table, chosen.iloc[asked])
     devices = Devices(restored.config.parallel)
     with journal.phase("draw heat maps", len({row for row, _ in places}), "images") as advance:
         maps_of, most = map_source(store, restored.backbone, spec, images, devices)
-        maps = cell_maps(fitted, maps_of, most, places, advance)
+        maps = cell_maps(completion, maps_of, most, places, advance)
     return near, dict(zip(asked.tolist(), maps, strict=True))
 
 

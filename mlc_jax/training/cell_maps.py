@@ -11,7 +11,7 @@ from mlc_jax.data.dataset import ImageSet
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.explanations import grad_cam
 from mlc_jax.models.features import FeatureSpec, FeatureStore
-from mlc_jax.training.crossfit import CrossFit
+from mlc_jax.training.completion import Completion
 from mlc_jax.training.features import extractor
 from mlc_jax.training.feeds import passes_per_call
 from mlc_jax.training.parallel import Devices
@@ -41,42 +41,49 @@ def map_source(
 
 
 def cell_maps(
-    fitted: CrossFit,
+    completion: Completion,
     maps_of: Maps,
     most: int,
     cells: Sequence[tuple[int, int]],
     advance: Callable[[int], None],
 ) -> list[np.ndarray]:
-    """Grad-CAM of cells, each by the head that was asked about its image out of fold.
+    """Grad-CAM of cells, each by a head that was asked about its image out of fold.
+
+    It is a head of the round that was kept for the label. What such a head was told of the image's
+    other labels adds to its logit, and is in no map.
 
     Args:
-      fitted: the heads, over a backbone that was not fine-tuned.
+      completion: the heads, over a backbone that was not fine-tuned.
       maps_of, most: see `map_source`.
       cells: row of the image and column of the label; only labels that were fitted.
       advance: called with the number of images done.
 
     Returns:
       per cell float32 [h, w]: the evidence for a 1 (positive) and against it. Of a linear head it
-      adds up to the logit without its bias.
+      adds up to the logit without its bias and without what the head was told.
     """
     owner = {
-        (row, head.label): number
+        (row, head.label): (fitted, number)
+        for fitted_round, fitted in enumerate(completion.fits)
         for number, head in enumerate(fitted.heads)
+        if completion.model_round[head.label] == fitted_round
         for row in head.split.predict.tolist()
     }
     of_row: dict[int, list[int]] = {}
     for place, (row, _) in enumerate(cells):
         of_row.setdefault(row, []).append(place)
-    see = jax.jit(partial(grad_cam, fitted.stack))
+    # One program for each round: later ones have heads that are told more.
+    see = {fitted.stack: jax.jit(partial(grad_cam, fitted.stack)) for fitted in completion.fits}
     rows = np.array(list(of_row), np.int64)
     made: dict[int, np.ndarray] = {}
     for start in range(0, rows.size, most):
         batch = rows[start : start + most]
         for row, maps in zip(batch.tolist(), maps_of(batch), strict=True):
             for place in of_row[row]:
-                head = owner[cells[place]]
+                fitted, head = owner[cells[place]]
                 params = jax.tree.map(lambda leaf, head=head: leaf[head], fitted.params.head)
                 mean, std = fitted.frozen.mean[head], fitted.frozen.std[head]
-                made[place] = np.asarray(see(params, mean, std, maps[None], 0))[0]
+                seen = see[fitted.stack](params, mean, std, maps[None], 0)
+                made[place] = np.asarray(seen)[0]
         advance(batch.size)
     return [made[place] for place in range(len(cells))]

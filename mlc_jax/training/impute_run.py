@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from mlc_jax.data.cells import read_cells, with_cells
 from mlc_jax.data.collection import Collection, open_collection, without_filled
-from mlc_jax.data.folds import assign_folds, groups_of_copies, rotations
 from mlc_jax.data.labels import read_labels
 from mlc_jax.data.table import LabelTable
 from mlc_jax.errors import CheckpointError
@@ -19,8 +18,9 @@ from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.settings import cache_folder, training_config
-from mlc_jax.training.crossfit import CrossFit, cross_fit_table, unfit_reason
+from mlc_jax.training.completion import Completion
 from mlc_jax.training.feeds import choose_backbone
+from mlc_jax.training.imputation import impute_collection
 from mlc_jax.training.provenance import run_inputs
 from mlc_jax.training.restore import run_config
 
@@ -122,18 +122,9 @@ def lacking_key(expected: ConfigDict, config: ConfigDict) -> str | None:
     return None
 
 
-def restore_heads(run: ImputeRun, restored: Restored, journal: Journal) -> CrossFit:
-    """The heads of a run, from its checkpoint, asked again about the folds they never saw."""
-    config, collection, backbone = restored.config, restored.collection, restored.backbone
-    values = collection.table.values
-    fold_of = assign_folds(
-        groups_of_copies(collection.images.digests), values, config.folds, config.seed
-    )
-    splits = rotations(fold_of, config.folds)
-    unfit = {
-        column: reason
-        for column in range(values.shape[1])
-        if (reason := unfit_reason(values[:, column], splits)) is not None
-    }
+def restore_heads(run: ImputeRun, restored: Restored, journal: Journal) -> Completion:
+    """The heads of a run, from its checkpoints, asked again about the folds they never saw."""
     with owned(run.workdir):
-        return cross_fit_table(config, run.workdir, collection, backbone, splits, unfit, journal)
+        return impute_collection(
+            restored.config, run.workdir, restored.collection, restored.backbone, journal
+        ).completion

@@ -1,5 +1,6 @@
 """A review from end to end: the page of a finished run, the decisions, and the table they make."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -118,25 +119,27 @@ def test_a_heat_map_adds_up_to_what_the_head_said_that_never_saw_the_image(
     source = open_impute(finished[0])
     restored = restore(source, journal)
     images, backbone = restored.collection.images, restored.backbone
-    fitted = restore_heads(source, restored, journal)
+    completion = restore_heads(source, restored, journal)
     spec, devices = make_spec(restored.config, backbone), Devices("jit")
     store = FeatureStore(cache_folder(), spec, feature_shape(backbone, spec), journal.warn)
     maps_of, most = map_source(store, backbone, spec, images, devices)
+    pooled = store.pooled(images)
     places = [(5, 2), (40, 0), (5, 1), (89, 3), (17, 2)]
-    maps = cell_maps(fitted, maps_of, most, places, lambda _: None)
-    values = restored.collection.table.values
-    for (row, column), heat in zip(places, maps, strict=True):
-        (number,) = (
-            n
-            for n, head in enumerate(fitted.heads)
-            if head.label == column and row in head.split.predict
-        )
-        rows = fitted.heads[number].rows
-        shift = rows.log_odds_shift(values[rows.rows, column, None])[0]
-        bias = float(fitted.params.head["dense"]["bias"][number, 0])
-        said = fitted.logits[row, column]
-        # The store rounds to float16, the map does not.
-        assert heat.sum() + bias - shift == pytest.approx(said, abs=0.01)
+    # Whichever rounds were kept: a head of the first fit, and one that was told other labels.
+    for number, fitted in enumerate(completion.fits):
+        kept = dataclasses.replace(completion, model_round=np.full(4, number))
+        maps = cell_maps(kept, maps_of, most, places, lambda _: None)
+        for (row, column), heat in zip(places, maps, strict=True):
+            (own,) = (
+                n
+                for n, head in enumerate(fitted.heads)
+                if head.label == column and row not in [*head.split.train, *head.split.stop]
+            )
+            mean, std = np.asarray(fitted.frozen.mean[own]), np.asarray(fitted.frozen.std[own])
+            kernel = np.asarray(fitted.params.head["dense"]["kernel"])[own, :, 0]
+            # The store rounds to float16, the map does not.
+            said = ((pooled[row] - mean) / std) @ kernel
+            assert heat.sum() == pytest.approx(said, abs=0.01)
 
 
 def test_decisions_make_a_table_that_both_stages_take_as_human(
