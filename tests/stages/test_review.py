@@ -17,6 +17,7 @@ from configs.review import get_config
 from mlc_jax.data.cells import read_cells, with_cells, write_cells
 from mlc_jax.data.decisions import FORMAT
 from mlc_jax.data.labels import read_labels, write_labels
+from mlc_jax.data.suspects import read_suspects
 from mlc_jax.errors import CheckpointError, ConfigError, LabelsError, WorkdirError
 from mlc_jax.journal import Journal
 from mlc_jax.models.features import FeatureStore, feature_shape
@@ -86,7 +87,11 @@ def test_every_filled_cell_is_there_and_the_doubtful_ones_come_first(
     data = page[1]
     cells = read_cells(finished[0] / "cells.csv").set_index(["filename", "label"])
     shown = [cell_of(data, number) for number in range(len(data["cells"]))]
-    assert set(shown) == set(cells.index[cells["source"] == "imputed"])
+    suspects = [(s.filename, s.label) for s in read_suspects(finished[0] / "suspects.csv")]
+    assert suspects, "the run has some, so that this tests something"
+    assert set(shown) == {*cells.index[cells["source"] == "imputed"], *suspects}
+    reasons = {cell_of(data, n): cell["reason"] for n, cell in enumerate(data["cells"])}
+    assert {cell for cell, reason in reasons.items() if reason == "suspect"} == set(suspects)
     value, p = cells.loc[shown, "value"], cells.loc[shown, "probability"]
     wrong = np.where(value == 1, 1 - p, p)
     learnable = [finished[1]["labels"][label]["learnable"] for _, label in shown]
@@ -147,11 +152,12 @@ def test_decisions_make_a_table_that_both_stages_take_as_human(
 ) -> None:
     data = page[1]
     before = read_cells(finished[0] / "cells.csv")
+    filled = [n for n, cell in enumerate(data["cells"]) if cell["reason"] == "filled"]
     decided: dict[tuple[str, str], int | None] = {
-        cell_of(data, number): 1 - data["cells"][number]["value"] for number in range(6)
+        cell_of(data, number): 1 - data["cells"][number]["value"] for number in filled[:6]
     }
-    decided[cell_of(data, 6)] = data["cells"][6]["value"]
-    decided[cell_of(data, 7)] = None
+    decided[cell_of(data, filled[6])] = data["cells"][filled[6]]["value"]
+    decided[cell_of(data, filled[7])] = None
     file = decide(tmp_path / "d.json", data, decided)
     summary = run_review(finished[0], tmp_path / "review", decisions=str(file))
     assert (summary["decided"], summary["left_open"]) == (7, 1)
@@ -293,9 +299,9 @@ def test_what_does_not_fit_on_the_page_is_said(
     assert len(data["images"]) == len({cell["image"] for cell in data["cells"]})
     assert summary["left_out"] > 0
     text = (tmp_path / "review.html").read_text()
-    for words in (f"{summary['left_out']} of", "no suspects.csv"):
-        assert words in text
-        assert any(words in note for note in summary["notes"])
+    said = f"{summary['left_out']} of"
+    assert said in text
+    assert any(said in note for note in summary["notes"])
 
 
 def test_a_lost_cache_costs_neighbours_and_maps_but_not_the_review(
@@ -314,13 +320,16 @@ def test_lost_checkpoints_cost_the_maps_and_nothing_is_trained_anew(
     finished: Finished, tmp_path: Path
 ) -> None:
     shutil.copytree(
-        finished[0], tmp_path / "run", ignore=lambda _, names: {"checkpoints"} & set(names)
+        finished[0],
+        tmp_path / "run",
+        ignore=lambda _, names: {"checkpoints", "suspects.csv"} & set(names),
     )
     before = bytes_of(tmp_path / "run")
     summary = run_review(tmp_path / "run", tmp_path / "review", cells=5)
     assert any("lost its checkpoints" in warning for warning in summary["warnings"])
     data = data_of(tmp_path / "review")
     assert all(cell["neighbours"] and cell["map"] is None for cell in data["cells"])
+    assert any("no suspects.csv" in note for note in summary["notes"])
     assert bytes_of(tmp_path / "run") == before
 
 
