@@ -26,5 +26,4 @@ def get_config() -> ConfigDict:
     config.review.neighbours = 4  # observed images beside each cell that look most like it
     config.review.thumbnail = 256  # pixels of the longer side; fewer where the page gets too large
     config.review.max_megabytes = 48  # of the page
-    config.parallel = "jit"  # jit | pmap: what runs the backbone for heat maps
     return config
