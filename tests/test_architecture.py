@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "assess": {"errors", "files"},
     "models": GROUND | {"data"},
     "training": GROUND | {"models", "data", "assess"},
-    "report": GROUND | {"assess", "data.labels", "data.cells", "data.table", "data.images"},
+    "report": GROUND
+    | {"assess", "data.labels", "data.cells", "data.table", "data.images", "data.decisions"},
     "stages": GROUND | {"data", "assess", "models", "training", "report"},
     "main": GROUND | {"stages"},
     "__init__": set(),
