@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 
 from mlc_jax.errors import ConfigError, MlcError
 
-JOBS = ("impute", "multilabel", "evaluate", "predict", "compare")
+JOBS = ("impute", "multilabel", "evaluate", "predict", "compare", "explain", "export")
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.heads import HeadStack, Params
@@ -86,3 +87,8 @@ def heat_maps(backbone: Backbone, stack: HeadStack) -> HeatMaps:
     return lambda images, params, mean, std, output: run(
         backbone.params, images, params, mean, std, jnp.asarray(output)
     )
+
+
+def enlarge(maps: jax.Array, size: tuple[int, int]) -> np.ndarray:
+    """Maps [B, h, w] at the size (height, width) of the images, bilinear; float32, on the host."""
+    return np.asarray(jax.image.resize(maps, (len(maps), *size), "linear"))
