@@ -127,8 +127,9 @@ def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
         "scikit-learn": "sklearn",
         "tensorflow-datasets": "tensorflow_datasets",
     }
-    # For others: TFDS imports the first undeclared, and writes the second's format.
-    for_others = {"importlib_resources", "array_record"}
+    # For others: TFDS imports the first undeclared, and writes the second's format; jax.export
+    # imports the third.
+    for_others = {"importlib_resources", "array_record", "flatbuffers"}
     used = {
         name.split(".")[0]
         for path in [*SOURCES, *SCRIPTS]

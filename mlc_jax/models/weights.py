@@ -19,7 +19,7 @@ import safetensors
 import safetensors.numpy
 
 from mlc_jax.errors import WeightsError
-from mlc_jax.files.atomic import replacing
+from mlc_jax.files.atomic import write_bytes
 from mlc_jax.files.digest import digest_file
 from mlc_jax.models.hdf5 import keras_layers, open_guarded
 from mlc_jax.models.layers import LayerSpec, Network, layer_specs
@@ -112,8 +112,8 @@ def write_weights(path: Path, name: str, params: Params, preprocess: str) -> Non
         for key, value in leaves
     }
     metadata = {"format": OUR_FORMAT, "backbone": name, "preprocess": preprocess}
-    with replacing(path) as temporary:
-        safetensors.numpy.save_file(arrays, temporary, metadata=metadata)
+    # Not save_file, whose files nobody but their owner may read.
+    write_bytes(path, safetensors.numpy.save(arrays, metadata=metadata))
 
 
 @contextlib.contextmanager

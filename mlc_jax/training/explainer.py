@@ -21,6 +21,8 @@ from mlc_jax.assess.faithfulness import (
 )
 from mlc_jax.models.explanations import enlarge, heat_maps
 from mlc_jax.models.perturbations import Probe, lime, occlusion, superpixels
+from mlc_jax.models.tuning import tuned_backbone
+from mlc_jax.training.classifier import trained_params
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.restore import TrainedRun, scorer
 
@@ -80,8 +82,9 @@ class Explainer:
         self._score, self._most = scorer(
             trained, config.checkpoint_kind, Devices(config.parallel), config.batch_size
         )
-        self._head = getattr(trained.classifier, config.checkpoint_kind)
-        self._heat_maps = heat_maps(trained.backbone, trained.stack)
+        params = trained_params(trained.classifier, config.checkpoint_kind)
+        self._head = params.head
+        self._heat_maps = heat_maps(tuned_backbone(trained.backbone, params), trained.stack)
 
     def explain(
         self, filename: str, image: np.ndarray, chosen: list[int], advance: Callable[[int], None]

@@ -22,15 +22,20 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-dat
 
 def run_inputs(config: ConfigDict, collection: Collection, backbone: Backbone) -> dict[str, Any]:
     """What decides the result of a run: contents, not the paths they lie under."""
-    keys = plain(config)
-    for group, key in (("data", "labels"), ("data", "images"), ("backbone", "weights")):
-        del keys[group][key]
     return {
-        "config": keys,
+        "config": without_paths(config),
         "labels": collection.table.digest(),
         "images": collection.images.digest(),
         "weights": backbone.digest,
     }
+
+
+def without_paths(config: ConfigDict) -> dict[str, Any]:
+    """A configuration as JSON, without the paths of what it was run on."""
+    keys = plain(config)
+    for group, key in (("data", "labels"), ("data", "images"), ("backbone", "weights")):
+        del keys[group][key]
+    return keys
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
