@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+BEATS_CHANCE = 0.05
+"""An explanation explains where orders dealt at random do as well no more often than this."""
+
 
 def importance_order(heat: np.ndarray, segments: np.ndarray) -> np.ndarray:
     """Superpixels by their mean importance, greatest first.

@@ -103,35 +103,36 @@ def occlusion(probe: Probe, whole: np.ndarray, share: float) -> np.ndarray:
     Returns:
       float64 [L, H, W], the mean loss of probability over the patches that cover a pixel.
     """
-    height, width = probe.image.shape[:2]
-    patches = [
-        (slice(top, top + rows), slice(left, left + columns))
-        for (top, rows), (left, columns) in itertools.product(
-            _places(height, share), _places(width, share)
-        )
-    ]
+    size = probe.image.shape[:2]
+    patches = patches_over(size, share)
 
     def masks() -> Iterable[np.ndarray]:
         for patch in patches:
-            mask = np.zeros((height, width), bool)
+            mask = np.zeros(size, bool)
             mask[patch] = True
             yield mask
 
     lost = whole - probe.hiding(masks())
-    total = np.zeros((len(whole), height, width))
-    times = np.zeros((height, width))
+    total = np.zeros((len(whole), *size))
+    times = np.zeros(size)
     for (rows, columns), own in zip(patches, lost, strict=True):
         total[:, rows, columns] += own[:, None, None]
         times[rows, columns] += 1
     return total / times
 
 
-def _places(side: int, share: float) -> list[tuple[int, int]]:
-    """(start, length) of patches that cover a side, half of one on the next."""
+def patches_over(size: tuple[int, ...], share: float) -> list[tuple[slice, slice]]:
+    """The (rows, columns) of patches that cover a size (height, width), as for `occlusion`."""
+    height, width = size
+    return list(itertools.product(_places(height, share), _places(width, share)))
+
+
+def _places(side: int, share: float) -> list[slice]:
+    """Patches that cover a side, half of one on the next."""
     length = max(1, round(share * side))
     count = -(-2 * (side - length) // length) + 1
     starts = np.rint(np.linspace(0, side - length, count)).astype(int)
-    return [(start, length) for start in starts.tolist()]
+    return [slice(start, start + length) for start in starts.tolist()]
 
 
 class Lime(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
+from mlc_jax.assess.faithfulness import BEATS_CHANCE
 from mlc_jax.errors import WorkdirError
 from mlc_jax.report import numbers
 from mlc_jax.report.circumstances import how_it_ran, how_to_repeat
@@ -58,7 +59,8 @@ _HOW_JUDGED = (
     "(deletion), or shown first on an empty image (insertion). The figures are the mean "
     "probability on the way. An order dealt at random has a gain of 0 on average. An explanation "
     "beats chance where no more than 1 in 20 such orders does as well: the classifier looks there. "
-    "Whether it is right to look there, no figure here says."
+    "Whether it is right to look there, no figure here says. Comparing the methods, mind that LIME "
+    "was fitted to these superpixels, hidden in this way, which favours it."
 )
 _COLUMNS = (
     Column("Method", words=True),
@@ -235,7 +237,7 @@ def _images(run: FinishedRun) -> tuple[Part, ...]:
 
 
 def _thumbnail(one: Explained) -> Thumbnail:
-    chance = "beats chance" if one.chance <= 0.05 else "no better than chance"
+    chance = "beats chance" if one.chance <= BEATS_CHANCE else "no better than chance"
     lines = [
         f"{chance}: deletion {numbers.figure(one.deletion)}, "
         f"insertion {numbers.figure(one.insertion)}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from mlc_jax.assess.faithfulness import Curves
+from mlc_jax.assess.faithfulness import BEATS_CHANCE, Curves
 from mlc_jax.data.delimited import csv_line, shown
 from mlc_jax.data.images import decode_image, resize_image, resolve_image
 from mlc_jax.data.labels import Quarantined, write_quarantine
@@ -38,7 +38,6 @@ COLUMNS = (
 SHOWN = 10
 PICTURE = 320  # pixels of the longer side of an overlay
 GRID = np.linspace(0, 1, 21)  # shares at which curves are averaged
-EXPLAINS = 0.05  # an explanation is one where chance does as well no more often than this
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -58,15 +57,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     config = config.copy_and_resolve_references()
     check(config)
     listing = list_images(config.data.images, config.data.root)
-    if listing.is_folder and workdir.resolve().is_relative_to(listing.root.resolve()):
-        raise ConfigError(
-            f"--workdir={workdir} lies in config.data.images={config.data.images!r}, whose files "
-            "are read while others are written; choose another --workdir"
-        )
+    listing.refuse_inside(workdir)
     with owned(workdir):
         trained = open_run(Path(config.checkpoint), journal)
         chosen = label_columns(config.explain.labels, trained.names)
         explainer = Explainer(trained, config)
+        journal.note(explainer.cost())
         clear(workdir, config.stage, OUTPUTS)
         made: list[Explained] = []
         refused: list[Quarantined] = []
@@ -89,11 +85,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                     break
         write_quarantine(workdir / "quarantine.csv", refused)
         if not made:
-            raise ConfigError(
-                f"config.data.images={config.data.images!r} holds no image that can be read "
-                f"({len(refused)} cannot, {listing.passed_over} files have other names than "
-                f"images have); {workdir / 'quarantine.csv'} gives the reasons"
-            )
+            raise listing.nothing_readable(len(refused), workdir / "quarantine.csv")
         write_text(workdir / "explanations.csv", "".join([f"{COLUMNS}\n", *lines]))
         say(config, made, refused, journal)
         summary = describe(config, trained, made, refused, journal)
@@ -237,7 +229,7 @@ def describe(
         fidelity = [e.fidelity for e in own if np.isfinite(e.fidelity)]
         methods[method] = {
             "explanations": len(own),
-            "better_than_chance": sum(e.chance <= EXPLAINS for e in own),
+            "better_than_chance": sum(e.chance <= BEATS_CHANCE for e in own),
             "fidelity": float(np.mean(fidelity)) if fidelity else None,
         } | mean_figures([e.curves for e in own])
     labels = [trained.names[e.label] for one in made for e in one.explanations]

@@ -20,7 +20,7 @@ from mlc_jax.assess.faithfulness import (
     make_curves,
 )
 from mlc_jax.models.explanations import enlarge, heat_maps
-from mlc_jax.models.perturbations import Probe, lime, occlusion, superpixels
+from mlc_jax.models.perturbations import Probe, lime, occlusion, patches_over, superpixels
 from mlc_jax.models.tuning import tuned_backbone
 from mlc_jax.training.classifier import trained_params
 from mlc_jax.training.parallel import Devices
@@ -85,6 +85,21 @@ class Explainer:
         params = trained_params(trained.classifier, config.checkpoint_kind)
         self._head = params.head
         self._heat_maps = heat_maps(tuned_backbone(trained.backbone, params), trained.stack)
+
+    def cost(self) -> str:
+        """What an image takes, for people."""
+        config = self._config
+        per_order = 2 * (config.steps - 1)
+        passes = per_order * config.random_orders
+        if "lime" in config.methods:
+            passes += config.samples
+        if "occlusion" in config.methods:
+            passes += len(patches_over(self._trained.spec.image_size, config.patch))
+        per_label = per_order * len(config.methods)
+        return (
+            f"each image takes about {passes} passes of {self._trained.backbone.name}, and "
+            f"{per_label} more per label"
+        )
 
     def explain(
         self, filename: str, image: np.ndarray, chosen: list[int], advance: Callable[[int], None]
