@@ -5,12 +5,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from jax import export
 
-from mlc_jax.files.atomic import write_bytes
 from mlc_jax.models.features import features_of
 from mlc_jax.models.tuning import tuned_backbone
+from mlc_jax.models.weights import write_safetensors
 from mlc_jax.training.classifier import DECISION, trained_params
 from mlc_jax.training.restore import TrainedRun
 from mlc_jax.training.step import standardise
@@ -74,4 +73,4 @@ def write_head(path: Path, run: TrainedRun, which: str) -> None:
         for key, value in leaves
     }
     arrays |= {name: getattr(classifier, name) for name in ("mean", "std", *DECISION)}
-    write_bytes(path, safetensors.numpy.save(arrays, metadata={"head": run.config.head.name}))
+    write_safetensors(path, arrays, {"head": run.config.head.name})
