@@ -93,7 +93,7 @@ def _limits(summary: Mapping[str, Any]) -> list[str]:
         limits.append("The backbone's weights are RANDOM: nothing in it was ever learned.")
     if unlearned:
         limits.append(
-            f"No better than chance, so not to be relied on: {numbers.listed(unlearned)}."
+            f"By the verdict of the training not learnable, so not to be relied on: {numbers.listed(unlearned)}."
         )
     if unfitted:
         limits.append(f"Left out, as there was too little to learn: {numbers.listed(unfitted)}.")
