@@ -93,7 +93,8 @@ def _limits(summary: Mapping[str, Any]) -> list[str]:
         limits.append("The backbone's weights are RANDOM: nothing in it was ever learned.")
     if unlearned:
         limits.append(
-            f"By the verdict of the training not learnable, so not to be relied on: {numbers.listed(unlearned)}."
+            "Not learnable by the verdict of the training, so not to be relied on: "
+            f"{numbers.listed(unlearned)}."
         )
     if unfitted:
         limits.append(f"Left out, as there was too little to learn: {numbers.listed(unfitted)}.")
