@@ -14,7 +14,16 @@ from ml_collections import ConfigDict, config_flags
 
 from mlc_jax.errors import ConfigError, MlcError
 
-JOBS = ("impute", "multilabel", "evaluate", "predict", "review", "compare")
+JOBS = (
+    "impute",
+    "multilabel",
+    "evaluate",
+    "predict",
+    "explain",
+    "review",
+    "compare",
+    "export",
+)
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
