@@ -113,9 +113,9 @@ class Watched:
     ) -> tuple[TrainState, Sums]:
         return self.inner.train_epoch(state, frozen, cells, plan)
 
-    def logits(self, params: Any, frozen: Frozen, plan: Plan) -> np.ndarray:
+    def logits(self, params: Any, frozen: Frozen, cells: Cells, plan: Plan) -> np.ndarray:
         self.params.append(jax.device_get(params))
-        return self.inner.logits(params, frozen, plan)
+        return self.inner.logits(params, frozen, cells, plan)
 
 
 def test_each_head_answers_with_its_best_epoch_and_stops_by_itself(tmp_path: Path) -> None:
