@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ class MetricsWriter:
         """
         if self._board is None:
             lines = self._path.read_text().splitlines(keepends=True) if epoch else []
-            write_text(self._path, "".join(lines[:epoch]))
+            # A run of several rounds skips the epochs that a round had no need of, so a line's
+            # number is not its epoch.
+            earlier = takewhile(lambda line: _epoch_of(line) < epoch, lines)
+            write_text(self._path, "".join(earlier))
             self._board = SummaryWriter(str(self._folder), purge_step=epoch or None)
         line = json.dumps({"epoch": epoch, **without_nan(figures)}, allow_nan=False)
         with self._path.open("a") as file:
@@ -46,6 +50,13 @@ class MetricsWriter:
         """Writes out the event files."""
         if self._board is not None:
             self._board.close()
+
+
+def _epoch_of(line: str) -> float:
+    try:
+        return int(json.loads(line)["epoch"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # torn by a kill: it and what follows is written anew
 
 
 def _flat(prefix: str, figures: dict[str, Any]) -> list[tuple[str, float]]:

@@ -113,9 +113,9 @@ class Watched:
     ) -> tuple[TrainState, Sums]:
         return self.inner.train_epoch(state, frozen, cells, plan)
 
-    def logits(self, params: Any, frozen: Frozen, plan: Plan) -> np.ndarray:
+    def logits(self, params: Any, frozen: Frozen, cells: Cells, plan: Plan) -> np.ndarray:
         self.params.append(jax.device_get(params))
-        return self.inner.logits(params, frozen, plan)
+        return self.inner.logits(params, frozen, cells, plan)
 
 
 def test_each_head_answers_with_its_best_epoch_and_stops_by_itself(tmp_path: Path) -> None:
@@ -135,8 +135,10 @@ def test_each_head_answers_with_its_best_epoch_and_stops_by_itself(tmp_path: Pat
         patience=2,
         optimizer__learning_rate=0.1,
     )
-    *by_epoch, answered = feeds[0].params
+    # Asked once an epoch for the stop fold, and at the end once for each of two views.
+    *by_epoch, answered, again = feeds[0].params
     assert len(by_epoch) == len(figures)
+    jax.tree.map(np.testing.assert_array_equal, again, answered)
     heads = len(result.heads)
     assert 0 < figures[-1].active.sum() < heads, "some heads must stop, and some go on"
     assert len(set(result.best_epoch.tolist())) > 1, "all heads alike: nothing is shown"
