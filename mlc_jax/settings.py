@@ -65,6 +65,7 @@ def training_config(stage: str) -> ConfigDict:
     # float16 | bfloat16 | float32, in the cache; float32 where gradients pass through them
     config.features.dtype = config_dict.placeholder(str)
     config.features.batch_size = 0  # passes per call of the backbone; 0: chosen for the device
+    config.features.measure = True  # on a CPU: choose the fastest convolutions by measuring, once
 
     config.augment = ConfigDict()
     config.augment.rotation = 5.0  # degrees

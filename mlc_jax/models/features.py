@@ -21,6 +21,7 @@ from mlc_jax.errors import ConfigError, NumericsError
 from mlc_jax.files.atomic import replacing, write_text
 from mlc_jax.files.digest import digest_file, digest_json
 from mlc_jax.files.lock import exclusive
+from mlc_jax.models.algorithms import DIRECT, Algorithm
 from mlc_jax.models.backbones import Backbone
 
 VERSION = 1
@@ -40,6 +41,7 @@ class FeatureSpec:
       pooled: whether the map is averaged over space (all that a linear head needs).
       dtype: type in which features are kept; all arithmetic is float32.
       views: how views are drawn.
+      algorithm: how the network is run, which shows in the last digits.
     """
 
     backbone: tuple[str, str]
@@ -47,6 +49,7 @@ class FeatureSpec:
     pooled: bool
     dtype: str
     views: Views
+    algorithm: Algorithm = DIRECT
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

@@ -4,6 +4,7 @@ Both sources give the same features for the same (row, view), so a run may use e
 the backbone at every step.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ from mlc_jax.data.dataset import ImageSet
 from mlc_jax.data.pipeline import Views
 from mlc_jax.errors import WeightsError
 from mlc_jax.journal import Journal
+from mlc_jax.models.algorithms import choose_algorithm
 from mlc_jax.models.backbones import Backbone, load_backbone
 from mlc_jax.models.features import (
     FeatureSpec,
@@ -70,6 +72,10 @@ def open_features(
                 "trained, a copy for every head"
             )
         return OnlineFeatures(images, backbone, spec, batch_size, trainable, devices)
+    if devices.platform == "cpu" and config.features.measure:
+        algorithm = choose_algorithm(backbone, spec.image_size, cache, journal)
+        spec = replace(spec, algorithm=algorithm)
+        batch_size = config.features.batch_size or algorithm.batch_size or batch_size
     store = FeatureStore(cache, spec, feature_shape(backbone, spec), journal.warn)
     missing = len(store.missing(images))
     held = len(set(images.digests)) - missing
