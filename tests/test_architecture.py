@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "journal": set(),
     "loss_settings": {"errors"},
     "settings": {"errors", "loss_settings"},
+    "runtime": {"files"},
     "data": GROUND,
     "assess": {"errors", "files"},
     "models": GROUND | {"data"},
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "report": GROUND
     | {"assess", "data.labels", "data.cells", "data.table", "data.images", "data.decisions"},
     "stages": GROUND | {"data", "assess", "models", "training", "report"},
-    "main": GROUND | {"stages"},
+    "main": GROUND | {"stages", "runtime"},
     "__init__": set(),
 }
 
