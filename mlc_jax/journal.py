@@ -53,6 +53,11 @@ class Journal:
         """Prints one line as it is, however long."""
         self.console.print(text, style=style, markup=False, soft_wrap=True)
 
+    def wait(self, what: str, seconds: float) -> None:
+        """Adds to the time that computing stood still for want of something: `seconds`."""
+        name = f"waiting for {what}"
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
     @contextlib.contextmanager
     def phase(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         """Times a phase of the run and shows how far it is.

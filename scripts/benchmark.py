@@ -82,38 +82,43 @@ def main(arguments: list[str] | None = None) -> int:
         views=VIEWS - 1,
     )
     turns = 2 if options.tiny else TURNS if options.quick else 2 * TURNS
-    wanted = set(filter(None, options.only.split(","))) or {"forward", "recipe", "heads", "input"}
     started, load = time.perf_counter(), os.getloadavg()
     rows: list[dict[str, Any]] = []
+    for group in groups(options, settings):
+        rows += race(*group, turns=turns)
+        if options.json:  # after every group, so that a run which is stopped has measured something
+            record = {
+                "command": f"python scripts/benchmark.py {' '.join(sys.argv[1:])}",
+                "machine": machine() | {"load_before": load, "load_after": os.getloadavg()},
+                "settings": settings._asdict(),
+                "turns": turns,
+                "seconds": round(time.perf_counter() - started),
+                "rows": rows + list(whole_job(rows)),
+            }
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(record, indent=2) + "\n")
+    show(rows + list(whole_job(rows)))
+    return 0
+
+
+def groups(
+    options: argparse.Namespace, settings: Settings
+) -> Iterator[tuple[str, str, list[tuple[str, str]], Settings]]:
+    """The groups that were asked for: name, unit, contestants with their environment, settings."""
+    wanted = set(filter(None, options.only.split(","))) or {"forward", "recipe", "heads", "input"}
     if "forward" in wanted:
-        names = FORWARD_GPU if options.gpu else FORWARD
-        rows += race("forward, VGG19", "images", names, settings, turns)
-        say_agreement(rows)
+        yield "forward, VGG19", "images", FORWARD_GPU if options.gpu else FORWARD, settings
+    if "input" in wanted:
+        yield "files to augmented batches", "views", INPUT, settings
     if "recipe" in wanted:
         # The original's head needs a map of 7x7.
         own = settings._replace(height=224, width=224) if options.tiny else settings
-        rows += race("training step of the original", "images", RECIPE, own, turns)
+        yield "training step of the original", "images", RECIPE, own
     if "heads" in wanted:
         for heads in (4, 20, 400) if options.gpu else (4, 20):
-            group = f"{heads} heads, batch 32"
             names = [("heads_conv", ""), ("heads_linear", "")]
-            rows += race(group, "head-images", names, settings._replace(heads=heads), turns)
-    if "input" in wanted:
-        rows += race("files to augmented batches", "views", INPUT, settings, turns)
-    rows += list(whole_job(rows))
-    show(rows)
-    if options.json:
-        record = {
-            "command": f"python scripts/benchmark.py {' '.join(sys.argv[1:])}",
-            "machine": machine() | {"load_before": load, "load_after": os.getloadavg()},
-            "settings": settings._asdict(),
-            "turns": turns,
-            "seconds": round(time.perf_counter() - started),
-            "rows": rows,
-        }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
-    return 0
+            own = settings._replace(heads=heads)
+            yield f"{heads} heads, batch 32", "head-images", names, own
 
 
 def work(name: str, settings: Settings) -> None:
@@ -140,7 +145,7 @@ def _cpu_seconds() -> float:
 
 
 def race(
-    group: str, unit: str, names: Sequence[tuple[str, str]], settings: Settings, turns: int
+    group: str, unit: str, names: Sequence[tuple[str, str]], settings: Settings, *, turns: int
 ) -> list[dict[str, Any]]:
     """Times the contestants of a group in turn; one that cannot run is a row that says why."""
     rows = []
@@ -167,6 +172,7 @@ def race(
                 assert seconds is not None, f"{row['contestant']} stopped in the middle"
                 row["wall"].append(seconds["wall"])
                 row["cpu"].append(seconds["cpu"])
+    say_agreement(rows)
     for row in rows:
         if "failed" not in row:
             rates = sorted(row["units"] / seconds for seconds in row["wall"])

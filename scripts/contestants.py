@@ -74,15 +74,28 @@ def forward_bfloat16_ours(settings: Settings) -> tuple[int, Run]:
     return settings.batch, lambda: float(apply(params, images))
 
 
-def matmul_bfloat16(settings: Settings) -> tuple[int, Run]:
-    """A large product of bfloat16 matrices: what the accelerator can do. In units of 1e9 FLOP."""
+def matmul_bfloat16(settings: Settings) -> tuple[float, Run]:
+    """A large product of bfloat16 matrices: what the accelerator can do, in images' worth of FLOP.
+
+    So a forward pass's images per second over this are its share of the accelerator's rate.
+    """
     import jax
     import jax.numpy as jnp
 
     side = 8192 if jax.default_backend() != "cpu" else 512
     a = jax.random.normal(jax.random.key(0), (side, side), jnp.bfloat16)
     product = jax.jit(lambda a: (a @ a).astype(jnp.float32).mean())
-    return round(2 * side**3 / 1e9), lambda: float(product(a)) * 0
+    pixels, channels, per_image = settings.height * settings.width, 3, 0
+    for count, features in BLOCKS:
+        for _ in range(count):
+            per_image += 2 * 9 * channels * features * pixels
+            channels = features
+        pixels //= 4
+
+    def run() -> None:
+        jax.block_until_ready(product(a))
+
+    return 2 * side**3 / per_image, run
 
 
 def _torch_vgg19() -> Any:
@@ -237,7 +250,7 @@ def heads_linear(settings: Settings) -> tuple[int, Run]:
     return _heads(settings, "linear", settings.heads, 50)
 
 
-def contestants() -> Iterator[tuple[str, Callable[[Settings], tuple[int, Run]]]]:
+def contestants() -> Iterator[tuple[str, Callable[[Settings], tuple[float, Run]]]]:
     """Every contestant by name."""
     for function in (
         forward_ours,

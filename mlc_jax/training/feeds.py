@@ -5,6 +5,7 @@ the backbone at every step.
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -28,6 +29,7 @@ from mlc_jax.training.cached import CachedFeatures
 from mlc_jax.training.features import Features, extractor
 from mlc_jax.training.online import OnlineFeatures
 from mlc_jax.training.parallel import Devices
+from mlc_jax.training.streamed import StreamedFeatures
 
 
 def make_spec(config: ConfigDict, backbone: Backbone) -> FeatureSpec:
@@ -87,6 +89,14 @@ def open_features(
             "extract features", missing * (spec.views.augmented + 1), "views"
         ) as advance:
             store.extract(images, extract, batch_size, advance)
+    room = round(config.features.memory * devices.memory())
+    if len(images) * store.bytes_per_image > room:
+        journal.note(
+            f"features take {len(images) * store.bytes_per_image / 1e9:.1f} GB, more than "
+            f"features.memory={config.features.memory} of what there is: read from disk step by "
+            "step"
+        )
+        return StreamedFeatures(store.reader(images), devices, partial(journal.wait, "features"))
     with journal.phase("load features", len(images), "images") as advance:
         features = store.load(images)
         advance(len(images))

@@ -4,6 +4,7 @@ Both cut the batch axis into equal, contiguous parts, one per device, in the sam
 sees the same samples in the same order under either.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -37,6 +38,16 @@ class Devices:
         self._mesh = jax.make_mesh(
             (self.count,), (AXIS,), axis_types=(AxisType.Auto,), devices=self._devices
         )
+
+    def memory(self) -> int:
+        """Bytes that arrays may take: of the machine on a CPU, else of the smallest device.
+
+        What there is, not what is free: the choice made by it must be the same when a run goes on.
+        """
+        limits = [(device.memory_stats() or {}).get("bytes_limit") for device in self._devices]
+        if self.platform != "cpu" and all(limits):
+            return min(int(limit) for limit in limits if limit)
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
     def replicate(self, tree: Any) -> Any:
         """Copies a tree of arrays to every device, once, before the loop."""
