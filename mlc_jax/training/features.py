@@ -139,4 +139,4 @@ def extractor(backbone: Backbone, spec: FeatureSpec, devices: Devices) -> Extrac
 
         return run
 
-    return partial(devices.wrap(build, (None, 0)), devices.replicate(backbone.params))
+    return partial(devices.wrap(build, (None, 0), apart=True), devices.replicate(backbone.params))

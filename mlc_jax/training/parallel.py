@@ -58,6 +58,8 @@ class Devices:
         build: Callable[[str | None], Callable[..., Any]],
         batch_axes: tuple[int | None, ...],
         donate: tuple[int, ...] = (),
+        *,
+        apart: bool = False,
     ) -> Callable[..., Any]:
         """Compiles a function for all devices.
 
@@ -68,11 +70,16 @@ class Devices:
             arguments that every device gets whole. The axis is padded with zeros to a multiple of
             the number of devices, so a zero must mean padding (a mask that is false).
           donate: arguments whose buffers the results may take over.
+          apart: under jit too, each device runs the function on its own part and `build` gets the
+            name of the axis: for functions that the compiler cannot cut, such as loops over parts
+            of the batch.
 
         Returns:
           A function of the same arguments, host or device arrays, giving replicated device arrays.
         """
-        if self.kind == "jit":
+        if self.kind == "jit" and apart and self.count > 1:
+            inner = self._jit_apart(build(AXIS), batch_axes)
+        elif self.kind == "jit":
             inner = self._jit(build(None), batch_axes, donate)
         else:
             inner = self._pmap(build(AXIS), batch_axes, donate)
@@ -103,6 +110,19 @@ class Devices:
         return jax.jit(
             function, in_shardings=shardings, out_shardings=replicated, donate_argnums=donate
         )
+
+    def _jit_apart(
+        self, function: Callable[..., Any], batch_axes: tuple[int | None, ...]
+    ) -> Callable[..., Any]:
+        specs = tuple(
+            PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, AXIS)
+            for axis in batch_axes
+        )
+        # What is gathered is the same on every device, which the check cannot see.
+        mapped = jax.shard_map(
+            function, mesh=self._mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
+        )
+        return jax.jit(mapped)
 
     def _pmap(
         self,

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from mlc_jax.journal import Journal
 from mlc_jax.models import algorithms
 from mlc_jax.models.algorithms import DIRECT, Algorithm, choose_algorithm, stored_algorithm
 from mlc_jax.models.backbones import Backbone, load_backbone
 from mlc_jax.models.features import FeatureSpec
-from mlc_jax.models.layers import LAYOUT
+from mlc_jax.models.layers import LAYOUT, Conv, Network
 from mlc_jax.models.winograd import (
     FILTER,
     IN,
@@ -117,13 +118,34 @@ def test_every_3x3_convolution_of_vgg19_is_eligible_and_the_stride_of_mobilenet_
     assert eligible(load_backbone("mobilenet_v2", "random"), (96, 96)) == {}
 
 
+class Two(Network):
+    """Two convolutions."""
+
+    channels = 5
+
+    def __init__(self) -> None:
+        self.first = Conv(3, 8, 3, bias=True)
+        self.second = Conv(8, self.channels, 3)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.second(nnx.relu(self.first(x)))
+
+
 @pytest.mark.parametrize("kind", ["jit", "pmap"])
 def test_eight_devices_give_what_one_gives(vgg19: Backbone, kind: str) -> None:
-    algorithm = Algorithm(("block4_conv1", "block5_conv2"), 8)
-    spec = FeatureSpec(("vgg19", ""), (32, 32), True, "float32", views(0), algorithm)
-    images = np.random.default_rng(2).integers(0, 256, (8, 32, 32, 3)).astype(np.uint8)
-    one = extractor(vgg19, spec, Devices(kind, jax.devices()[:1]))(images)
-    eight = extractor(vgg19, spec, Devices(kind))(images)
+    graphdef = nnx.split(Two())[0]
+    rng = np.random.default_rng(2)
+    first = {"kernel": rng.normal(size=(3, 3, 3, 8)), "bias": rng.normal(size=8)}
+    params = {"first": first, "second": {"kernel": rng.normal(size=(3, 3, 8, 5))}}
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+    two = dataclasses.replace(vgg19, graphdef=graphdef, params=params, channels=5)
+    algorithm = Algorithm(("first", "second"), 8)
+    spec = FeatureSpec(("two", ""), (32, 32), False, "float32", views(0), algorithm)
+    images = rng.integers(0, 256, (8, 32, 32, 3)).astype(np.uint8)
+    one = extractor(two, spec, Devices(kind, jax.devices()[:1]))(images)
+    eight = extractor(two, spec, Devices(kind))(images)
+    direct = extractor(two, dataclasses.replace(spec, algorithm=DIRECT), Devices(kind))(images)
+    np.testing.assert_allclose(one, direct, rtol=1e-4, atol=1e-4 * float(jnp.abs(one).max()))
     np.testing.assert_allclose(eight, one, rtol=1e-5, atol=1e-5 * float(jnp.abs(one).max()))
 
 
