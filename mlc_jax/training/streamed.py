@@ -51,13 +51,12 @@ class StreamedFeatures:
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """See `Features`."""
         count, views = self.reader.shape[:2]
-        pieces = []
+        means, squares = np.empty((2, count, self.reader.shape[-1]))
         for start in range(0, count, ROWS_AT_ONCE):
             rows = np.arange(start, min(start + ROWS_AT_ONCE, count))
             both = np.broadcast_arrays(rows[:, None], np.arange(views))
-            pieces.append(row_moments(self.reader.take(*both)))
-        means, squares = zip(*pieces, strict=True)
-        return np.concatenate(means), np.concatenate(squares)
+            means[rows], squares[rows] = row_moments(self.reader.take(*both))
+        return means, squares
 
     def feed(self, recipe: Recipe) -> "StreamedFeed":
         """See `Features`."""

@@ -129,6 +129,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_a_hundred_thousand_records_take_no_more_memory_than_a_thousand(tmp_path: Path) -> None:
     """14 GB of VGG19 features: the records of the store repeat, what is read and held does not."""
     peaks = []
@@ -142,7 +143,7 @@ def test_a_hundred_thousand_records_take_no_more_memory_than_a_thousand(tmp_path
         )
         peaks.append(int(done.stdout))
     small, large = peaks
-    # Moments of 100,000 rows: two float64 arrays of 512 channels, and their parts while joined.
-    moments = 100_000 * 512 * 8 * 2 * 2 / 2**20
+    # Moments of 100,000 rows: two float64 arrays of 512 channels, and the squares of one of them.
+    moments = 100_000 * 512 * 8 * 3 / 2**20
     assert large < 1.1 * small + moments, peaks
     assert large < 4096, peaks
