@@ -13,6 +13,8 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from mlc_jax.errors import ConfigError, MlcError
+from mlc_jax.runtime import prepare
+from mlc_jax.settings import cache_folder
 
 JOBS = (
     "impute",
@@ -56,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
             return 0
         if config is None:
             raise ConfigError(f"which job? Give --config=configs/JOB.py, JOB of {', '.join(JOBS)}")
+        prepare(cache_folder())  # before anything imports jax
         stage = importlib.import_module(f"mlc_jax.stages.{config.stage}")
         stage.run(config, Path(WORKDIR.value or f"checkpoints/{config.stage}"))
     except MlcError as error:
