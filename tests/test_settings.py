@@ -190,6 +190,8 @@ def test_every_number_and_name_is_checked() -> None:
         "backbone.name",  # when the backbone is loaded, before anything long
         "backbone.weights",
         "features.cache",  # booleans have no bad value
+        "accept_changes",
+        "dry_run",
         "augment.horizontal_flip",
         "augment.vertical_flip",
     }

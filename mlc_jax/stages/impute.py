@@ -21,14 +21,14 @@ from mlc_jax.data.labels import write_labels, write_quarantine
 from mlc_jax.data.table import MISSING, LabelTable, Source
 from mlc_jax.errors import LabelsError
 from mlc_jax.files.atomic import write_json
-from mlc_jax.files.workdir import claim, owned
+from mlc_jax.files.workdir import changes, claim, owned
 from mlc_jax.journal import Journal
 from mlc_jax.report.page import write_report
 from mlc_jax.report.terminal import show
 from mlc_jax.settings import cache_folder, resolve
 from mlc_jax.training.crossfit import cross_fit_table, unfit_reason
 from mlc_jax.training.feeds import choose_backbone
-from mlc_jax.training.provenance import describe_run, run_inputs
+from mlc_jax.training.provenance import describe_run, row_inputs, run_inputs
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -46,7 +46,14 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     with owned(workdir):
         collection = without_filled(open_collection(config, cache_folder(), journal))
         backbone = choose_backbone(config, journal)
-        finished = claim(workdir, run_inputs(config, collection, backbone))
+        finished = claim(
+            workdir,
+            run_inputs(config, collection, backbone),
+            row_inputs(collection),
+            accept=config.accept_changes,
+        )
+        for change in changes(workdir):
+            journal.warn(change)
         if finished is not None:
             journal.note(f"{workdir} holds this run, finished; nothing to do")
             if not (workdir / "report.html").exists():

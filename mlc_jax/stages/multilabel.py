@@ -24,7 +24,7 @@ from mlc_jax.data.labels import write_quarantine
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import LabelsError, WorkdirError
 from mlc_jax.files.atomic import replacing, write_json
-from mlc_jax.files.workdir import claim, owned
+from mlc_jax.files.workdir import changes, claim, owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.report.page import write_report
@@ -37,7 +37,7 @@ from mlc_jax.training.feeds import choose_backbone, feature_shape_of, open_featu
 from mlc_jax.training.jointfit import JointFit, Teaching, figures_as_one, joint_fit
 from mlc_jax.training.loop import EpochFigures
 from mlc_jax.training.parallel import Devices
-from mlc_jax.training.provenance import describe_run, run_inputs
+from mlc_jax.training.provenance import describe_run, row_inputs, run_inputs
 from mlc_jax.training.writer import MetricsWriter
 
 
@@ -57,7 +57,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         collection = open_collection(config, cache_folder(), journal)
         backbone = choose_backbone(config, journal)
         inputs = run_inputs(config, collection, backbone)
-        finished = claim(workdir, inputs)
+        finished = claim(workdir, inputs, row_inputs(collection), accept=config.accept_changes)
+        for change in changes(workdir):
+            journal.warn(change)
         if finished is not None:
             journal.note(f"{workdir} holds this run, finished; nothing to do")
             if not (workdir / "report.html").exists():
@@ -248,6 +250,7 @@ def fit_classifier(
                 division.splits,
                 features,
                 feature_shape_of(config, backbone),
+                collection.table.filenames,
                 devices,
                 checkpoints,
                 on_epoch,

@@ -24,7 +24,7 @@ from mlc_jax.settings import cache_folder
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.features import Cells, Features
 from mlc_jax.training.feeds import feature_shape_of, open_features
-from mlc_jax.training.loop import Course, EpochFigures, fit
+from mlc_jax.training.loop import Course, EpochFigures, check_logits, fit
 from mlc_jax.training.optimizers import backbone_rate, make_optimizer
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.provenance import run_inputs
@@ -111,6 +111,7 @@ def cross_fit(
     heads: tuple[Head, ...],
     features: Features,
     feature_shape: tuple[int, int, int],
+    filenames: Sequence[str],
     devices: Devices,
     checkpoints: Checkpoints,
     on_epoch: Callable[[EpochFigures], None],
@@ -124,6 +125,7 @@ def cross_fit(
       heads: from `make_heads`.
       features: of all images.
       feature_shape: (h, w, C) of one view.
+      filenames: of the rows of `values`.
       devices, checkpoints, on_epoch, warn: see `fit`.
     """
     plans = PlanSource(
@@ -166,10 +168,13 @@ def cross_fit(
         seed=config.seed,
         patience=config.patience,
         save_every=config.save_every,
+        filenames=filenames,
     )
     fitted = fit(course, feed, frozen, cells, devices, checkpoints, on_epoch, warn)
     predicted = tuple(head.split.predict for head in heads)
-    answers = feed.logits(fitted.params, frozen, plan_of_rows(predicted, config.batch_size))
+    asked = plan_of_rows(predicted, config.batch_size)
+    answers = feed.logits(fitted.params, frozen, asked)
+    check_logits(answers, asked, filenames)
     logits = np.full(values.shape, np.nan)
     for head, rows, own in zip(heads, predicted, by_head(answers), strict=True):
         shift = head.rows.log_odds_shift(values[head.rows.rows, head.label, None])
@@ -221,6 +226,7 @@ def cross_fit_table(
                 heads,
                 features,
                 feature_shape_of(config, backbone),
+                table.filenames,
                 devices,
                 checkpoints,
                 on_epoch,

@@ -47,7 +47,7 @@ class Feed(Protocol):
     def train_epoch(
         self, state: TrainState, frozen: Frozen, cells: Cells, plan: Plan
     ) -> tuple[TrainState, Sums]:
-        """One epoch; the sums are over all its steps."""
+        """One epoch; the sums of each of its steps, [steps, heads] each."""
 
     def logits(self, params: Trained, frozen: Frozen, plan: Plan) -> np.ndarray:
         """Logits of the planned rows, float32 [steps, heads, batch, outputs]."""

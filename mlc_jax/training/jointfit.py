@@ -31,7 +31,7 @@ from mlc_jax.models.tuning import Trained
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.crossfit import by_head
 from mlc_jax.training.features import Cells, Features
-from mlc_jax.training.loop import Course, EpochFigures, fit
+from mlc_jax.training.loop import Course, EpochFigures, check_logits, fit
 from mlc_jax.training.optimizers import backbone_rate, make_optimizer
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.standards import freeze
@@ -93,6 +93,7 @@ def joint_fit(
     splits: Sequence[Split],
     features: Features,
     feature_shape: tuple[int, int, int],
+    filenames: Sequence[str],
     devices: Devices,
     checkpoints: Checkpoints,
     on_epoch: Callable[[EpochFigures], None],
@@ -106,6 +107,7 @@ def joint_fit(
       held_in: int64 rows that may be learned from; none of the test split.
       splits: of the held-in rows, one per fold.
       features: of all images.
+      filenames: of all rows.
       feature_shape, devices, checkpoints, on_epoch, warn: see `fit`.
     """
     labels_count = teaching.human.shape[1]
@@ -147,12 +149,16 @@ def joint_fit(
         seed=config.seed,
         patience=config.patience,
         save_every=config.save_every,
+        filenames=filenames,
     )
     fitted = fit(course, feed, frozen, cells, devices, checkpoints, on_epoch, warn)
 
     everything = np.arange(len(teaching.human))
     asked = (*(split.predict for split in splits), everything)
-    answers = by_head(feed.logits(fitted.params, frozen, plan_of_rows(asked, config.batch_size)))
+    asked_plan = plan_of_rows(asked, config.batch_size)
+    logits = feed.logits(fitted.params, frozen, asked_plan)
+    check_logits(logits, asked_plan, filenames)
+    answers = by_head(logits)
     shifts = [own.log_odds_shift(teaching.human[own.rows]) for own in samples]
     out_of_fold = np.full(teaching.human.shape, np.nan)
     for rows, own, shift in zip(asked[:-1], answers, shifts, strict=False):

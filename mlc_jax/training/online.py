@@ -130,13 +130,12 @@ class OnlineFeed:
         self, state: TrainState, frozen: Frozen, cells: Cells, plan: Plan
     ) -> tuple[TrainState, Sums]:
         """See `Feed`."""
-        total: Sums | None = None
+        sums = []
         for step, images in enumerate(self._images(plan)):
             part = jax.tree.map(lambda array, step=step: array[step], plan)
-            state, sums = self._train_step(state, frozen, cells, images, part)
-            total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-        assert total is not None
-        return state, total
+            state, own = self._train_step(state, frozen, cells, images, part)
+            sums.append(own)
+        return state, jax.tree.map(lambda *steps: jnp.stack(steps), *sums)
 
     def logits(self, params: Trained, frozen: Frozen, plan: Plan) -> np.ndarray:
         """See `Feed`."""

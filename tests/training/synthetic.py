@@ -108,6 +108,7 @@ def fitted(
             heads,
             Wrapped(features, devices, wrap),
             features.shape[2:],
+            [f"{row}.png" for row in range(len(features))],
             devices,
             checkpoints,
             told,
