@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "report": GROUND | {"assess", "data.labels", "data.cells", "data.table", "data.images"},
     "stages": GROUND | {"data", "assess", "models", "training", "report"},
     "main": GROUND | {"stages"},
+    "doctor": GROUND | {"models", "training"},
     "__init__": set(),
 }
 

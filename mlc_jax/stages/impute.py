@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from mlc_jax.assess.out_of_fold import Judgement, judge
 from mlc_jax.data.cells import write_cells
-from mlc_jax.data.collection import open_collection, without_filled
+from mlc_jax.data.collection import Collection, open_collection, without_filled
 from mlc_jax.data.folds import Split, assign_folds, groups_of_copies, rotations
 from mlc_jax.data.labels import write_labels, write_quarantine
 from mlc_jax.data.table import MISSING, LabelTable, Source
@@ -23,12 +23,14 @@ from mlc_jax.errors import LabelsError
 from mlc_jax.files.atomic import write_json
 from mlc_jax.files.workdir import changes, claim, owned
 from mlc_jax.journal import Journal
+from mlc_jax.models.backbones import Backbone
 from mlc_jax.report.page import write_report
 from mlc_jax.report.terminal import show
 from mlc_jax.settings import cache_folder, resolve
-from mlc_jax.training.crossfit import cross_fit_table, unfit_reason
+from mlc_jax.training.crossfit import cross_fit_table, table_heads, unfit_reason
 from mlc_jax.training.feeds import choose_backbone
 from mlc_jax.training.provenance import describe_run, row_inputs, run_inputs
+from mlc_jax.training.rehearsal import Course, rehearse
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -46,6 +48,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     with owned(workdir):
         collection = without_filled(open_collection(config, cache_folder(), journal))
         backbone = choose_backbone(config, journal)
+        if config.dry_run:
+            return dry_run(config, workdir, collection, backbone, journal)
         finished = claim(
             workdir,
             run_inputs(config, collection, backbone),
@@ -99,6 +103,22 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         write_report(workdir)
         show(summary, workdir, journal)
         return summary
+
+
+def dry_run(
+    config: ConfigDict, workdir: Path, collection: Collection, backbone: Backbone, journal: Journal
+) -> dict[str, Any]:
+    """Tries every phase of the run, and keeps nothing; see `rehearse`."""
+    table = collection.table
+    groups = groups_of_copies(collection.images.digests)
+    splits = rotations(assign_folds(groups, table.values, config.folds, config.seed), config.folds)
+    heads = table_heads(config, table, splits, say_unfit(table, splits, journal))
+    course = Course(
+        tuple(head.rows for head in heads),
+        np.array([[head.label] for head in heads]),
+        max(head.stop.size for head in heads),
+    )
+    return rehearse(config, workdir, collection, backbone, course, journal)
 
 
 def say_unfit(table: LabelTable, splits: tuple[Split, ...], journal: Journal) -> dict[int, str]:

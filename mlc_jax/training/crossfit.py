@@ -17,6 +17,7 @@ from mlc_jax.assess.metrics import roc_auc
 from mlc_jax.data.collection import Collection
 from mlc_jax.data.folds import Split
 from mlc_jax.data.sampling import HeadRows, PlanSource, as_they_are, balanced_label, plan_of_rows
+from mlc_jax.data.table import LabelTable
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.heads import HeadStack
@@ -182,6 +183,15 @@ def cross_fit(
     return CrossFit(logits, fitted.stopping.epoch, heads)
 
 
+def table_heads(
+    config: ConfigDict, table: LabelTable, splits: Sequence[Split], unfit: Mapping[int, str]
+) -> tuple[Head, ...]:
+    """The heads of every label of a table but the `unfit` columns."""
+    labels = [column for column in range(len(table.names)) if column not in unfit]
+    ratio = config.oversample_ratio if config.oversample == "label" else 0.0
+    return make_heads(table.values, labels, splits, ratio)
+
+
 def cross_fit_table(
     config: ConfigDict,
     workdir: Path,
@@ -204,11 +214,10 @@ def cross_fit_table(
     table = collection.table
     devices = Devices(config.parallel)
     features = open_features(config, collection.images, backbone, devices, cache_folder(), journal)
-    labels = [column for column in range(len(table.names)) if column not in unfit]
-    ratio = config.oversample_ratio if config.oversample == "label" else 0.0
-    heads = make_heads(table.values, labels, splits, ratio)
+    heads = table_heads(config, table, splits, unfit)
     journal.note(
-        f"{len(heads)} {config.head.name} heads ({len(labels)} labels x {config.folds} folds) on "
+        f"{len(heads)} {config.head.name} heads ({len(heads) // config.folds} labels x "
+        f"{config.folds} folds) on "
         f"{devices.count} {devices.platform} device(s) under {config.parallel}"
     )
     checkpoints = Checkpoints(workdir / "checkpoints", run_inputs(config, collection, backbone))

@@ -86,6 +86,14 @@ def sample(config: ConfigDict, rows: np.ndarray, labels: np.ndarray) -> HeadRows
     return as_they_are(rows)
 
 
+def joint_samples(
+    config: ConfigDict, human: np.ndarray, held_in: np.ndarray, splits: Sequence[Split]
+) -> tuple[HeadRows, ...]:
+    """The rows of every sibling, and last those of the classifier; see `joint_fit`."""
+    train = [*(split.train for split in splits), held_in]
+    return tuple(sample(config, rows, human[rows]) for rows in train)
+
+
 def joint_fit(
     config: ConfigDict,
     teaching: Teaching,
@@ -112,7 +120,7 @@ def joint_fit(
     """
     labels_count = teaching.human.shape[1]
     train = [*(split.train for split in splits), held_in]
-    samples = tuple(sample(config, rows, teaching.human[rows]) for rows in train)
+    samples = joint_samples(config, teaching.human, held_in, splits)
     plans = PlanSource(
         samples, config.batch_size, config.features.views, config.epochs, config.seed
     )
