@@ -42,7 +42,7 @@ def refused(cache: Path, *arguments: str) -> str:
         (["--config=configs/nothing.py"], "configs/nothing.py"),
         ([IMPUTE, "--confg.epochs=3"], "confg"),
         ([IMPUTE, "--config.epoch=3"], "did you mean --config.epochs?"),
-        ([IMPUTE, "--config.lerning_rate=3"], "did you mean --config.optimizer.learning_rate?"),
+        ([IMPUTE, "--config.lerning_rate=3"], ".learning_rate?"),
         ([IMPUTE, "--config.data.xyzzy=3"], "--config.data.xyzzy: there is no such key"),
         (["--config=configs/predict.py", "--dry_run"], "--dry_run is for impute and multilabel"),
         ([IMPUTE, "--config.epochs=many"], "--config.epochs=many"),

@@ -19,11 +19,14 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mlc_jax.data.delimited import shown
 from mlc_jax.data.images import decode_image, decode_png, encode_png, resize_image, resolve_image
-from mlc_jax.errors import ImageError
+from mlc_jax.data.watch import result_of
+from mlc_jax.errors import CheckpointError, ImageError
 from mlc_jax.files.atomic import write_text
 from mlc_jax.files.digest import digest_bytes, digest_file, digest_json
 from mlc_jax.files.lock import exclusive
+from mlc_jax.settings import cache_folder
 
 VERSION = "1.0.0"
 INDEX = "index.json"
@@ -85,7 +88,7 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for made in _in_threads(self._prepare, self._files):
+        for made in _in_threads(self._prepare, self._files, str(self._root)):
             self._advance(1)
             if isinstance(made, Rejected):
                 self._rejected.append(made)
@@ -106,12 +109,20 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
         }
 
 
-def _in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+def _in_threads(
+    function: Callable[[tuple[int, str]], Any], items: Sequence[tuple[int, str]], root: str
+) -> Iterator[Any]:
     """Maps in order over threads (decoding lets go of the GIL), holding a few results at a time."""
     workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         for start in range(0, len(items), 8 * workers):
-            yield from pool.map(function, items[start : start + 8 * workers])
+            some = items[start : start + 8 * workers]
+            futures = [pool.submit(function, item) for item in some]
+            for (_, filename), future in zip(some, futures, strict=True):
+                yield result_of(future, f"{root}/{filename}")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class ImageSet:
@@ -149,8 +160,24 @@ class ImageSet:
         return len(self._records)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """The image of one row, uint8 [H, W, 3], RGB."""
-        return decode_png(self._source[self._records[row]]["image"])
+        """The image of one row, uint8 [H, W, 3], RGB.
+
+        Raises:
+          CheckpointError: it is not what was prepared.
+        """
+        try:
+            image = decode_png(self._source[self._records[row]]["image"])
+            if digest_bytes(image.tobytes()) == self.digests[row]:
+                return image
+        except Exception as error:  # the format's reader raises whatever the bytes led it to
+            raise self._damaged(row) from error
+        raise self._damaged(row)
+
+    def _damaged(self, row: int) -> CheckpointError:
+        return CheckpointError(
+            f"the prepared image of {shown(self.filenames[row])} is damaged; delete "
+            f"{cache_folder() / 'datasets'} and it is made anew"
+        )
 
     def digest(self) -> str:
         """The digest of all images, in order, with their names."""
@@ -200,9 +227,8 @@ def prepare_images(
             data_dir=str(cache / "datasets"),
         )
         index_file = Path(builder.data_dir) / INDEX
-        if index_file.exists():
-            index = json.loads(index_file.read_text())
-        else:
+        index = _read_index(index_file)
+        if index is None:
             index = _write_set(builder, files, rejected)
         source = _records_of(builder) if index["records"] else ()
     refused = [
@@ -241,8 +267,17 @@ def _write_set(
         "rejected": [[name_of[item.place], item.reason, item.message] for item in rejected],
     }
     if records:
-        write_text(folder / INDEX, json.dumps(index))
+        write_text(folder / INDEX, json.dumps(index | {"digest": digest_json(index)}))
     return index
+
+
+def _read_index(file: Path) -> dict[str, Any] | None:
+    """The index of a set; None where there is no whole one, and the set has to be made."""
+    try:
+        index: dict[str, Any] = json.loads(file.read_text())
+        return index if index.pop("digest") == digest_json(index) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _records_of(builder: PreparedImages) -> Any:

@@ -7,6 +7,7 @@ bad one is named.
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from mlc_jax.errors import CheckpointError
+from mlc_jax.errors import CheckpointError, WorkdirError
 from mlc_jax.files.digest import digest_arrays, digest_bytes, digest_json
 
 Tree = TypeVar("Tree")
@@ -57,6 +58,9 @@ class Checkpoints:
           epoch: epochs done; names the checkpoint.
           state: tree of arrays.
           progress: JSON that belongs to the state (early stopping, position in the plans).
+
+        Raises:
+          WorkdirError: it cannot be written; the checkpoints before it stay.
         """
         record = json.dumps(
             {
@@ -67,9 +71,16 @@ class Checkpoints:
             }
         )
         meta = {"record": record, "digest": digest_bytes(record.encode())}
-        self._orbax.save_checkpointables(
-            epoch, {"state": jax.device_get(state), "meta": meta}, overwrite=True
-        )
+        tree = {"state": jax.device_get(state), "meta": meta}
+        try:
+            self._orbax.save_checkpointables(epoch, tree, overwrite=True)
+        except Exception as error:  # of its own threads and of what writes the arrays, many kinds
+            for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
+            raise WorkdirError(
+                f"{self._folder}/{epoch} cannot be written ({_reason(error)}); free space or "
+                "choose another --workdir; the checkpoint before is whole"
+            ) from error
 
     def restore_latest(
         self, like: Tree, warn: Callable[[str], None]
@@ -138,6 +149,16 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for what is under way and lets go of the folder."""
         self._orbax.close()
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said where it did, else the first line of the error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 class _DamagedError(Exception):
