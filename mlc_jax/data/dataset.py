@@ -214,7 +214,12 @@ def prepare_images(
             missing.append(Rejected(place, error.reason, str(error)))
     key = digest_json([VERSION, list(image_size), contents])[:32]
     place_of = {filename: place for place, filename in files}
+    folder = cache / "datasets" / PreparedImages.name / key / VERSION
     with exclusive(cache / "datasets" / f"{key}.lock", wait=True):
+        index = _read_index(folder)
+        if index is None:
+            # Not finished, or damaged; TFDS would take the folder for a whole one, or fail at it.
+            shutil.rmtree(folder, ignore_errors=True)
         rejected: list[Rejected] = []
         tfds.disable_progress_bar()
         builder = PreparedImages(
@@ -226,8 +231,7 @@ def prepare_images(
             config=PreparedConfig(name=key),
             data_dir=str(cache / "datasets"),
         )
-        index_file = Path(builder.data_dir) / INDEX
-        index = _read_index(index_file)
+        assert Path(builder.data_dir) == folder
         if index is None:
             index = _write_set(builder, files, rejected)
         source = _records_of(builder) if index["records"] else ()
@@ -244,8 +248,6 @@ def _write_set(
 ) -> dict[str, Any]:
     """Writes the set, then its index, and gives the index; a set without images is not kept."""
     folder = Path(builder.data_dir)
-    # Without its index a set was not finished; TFDS would take the folder for a whole one.
-    shutil.rmtree(folder, ignore_errors=True)
     for unfinished in folder.parent.glob("incomplete.*"):
         shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -262,22 +264,27 @@ def _write_set(
             for record in _records_of(builder)
         ]
     name_of = dict(files)
-    index = {
+    index: dict[str, Any] = {
         "records": records,
         "rejected": [[name_of[item.place], item.reason, item.message] for item in rejected],
     }
     if records:
+        # Of what describes the set; each image is checked when it is read.
+        index["files"] = {path.name: digest_file(path) for path in sorted(folder.glob("*.json"))}
         write_text(folder / INDEX, json.dumps(index | {"digest": digest_json(index)}))
     return index
 
 
-def _read_index(file: Path) -> dict[str, Any] | None:
-    """The index of a set; None where there is no whole one, and the set has to be made."""
+def _read_index(folder: Path) -> dict[str, Any] | None:
+    """The index of a set; None where the set is not as it was written, and has to be made."""
     try:
-        index: dict[str, Any] = json.loads(file.read_text())
-        return index if index.pop("digest") == digest_json(index) else None
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text())
+        whole = index.pop("digest") == digest_json(index) and all(
+            digest_file(folder / name) == digest for name, digest in index["files"].items()
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    return index if whole else None
 
 
 def _records_of(builder: PreparedImages) -> Any:

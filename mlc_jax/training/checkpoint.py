@@ -21,6 +21,16 @@ from mlc_jax.files.digest import digest_arrays, digest_bytes, digest_json
 
 Tree = TypeVar("Tree")
 
+# Orbax's description of a step, as version 0.12 writes it.
+_DESCRIPTION: dict[str, Any] = {
+    "item_handlers": dict,
+    "metrics": dict,
+    "performance_metrics": dict,
+    "init_timestamp_nsecs": int,
+    "commit_timestamp_nsecs": int,
+    "custom_metadata": dict,
+}
+
 
 def _arrays(tree: Any) -> dict[str, np.ndarray]:
     leaves, _ = jax.tree.flatten_with_path(jax.device_get(tree))
@@ -45,11 +55,17 @@ class Checkpoints:
     def __init__(self, folder: Path, inputs: Any) -> None:
         self._inputs = digest_json(inputs)
         self._folder = folder.resolve()
-        self._orbax = ocp.training.Checkpointer(
-            self._folder,
-            preservation_policy=ocp.training.preservation_policies.LatestN(2),
-            cleanup_tmp_directories=True,
-        )
+        self._strange = _set_strange_aside(self._folder)
+        try:
+            self._orbax = ocp.training.Checkpointer(
+                self._folder,
+                preservation_policy=ocp.training.preservation_policies.LatestN(2),
+                cleanup_tmp_directories=True,
+            )
+        except Exception as error:  # it reads every step, and raises whatever that led it to
+            raise CheckpointError(
+                f"{self._folder} cannot be used ({_reason(error)}); choose another --workdir"
+            ) from error
 
     def save(self, epoch: int, state: Any, progress: dict[str, Any]) -> None:
         """Saves the state as it is after `epoch` epochs.
@@ -65,6 +81,7 @@ class Checkpoints:
         record = json.dumps(
             {
                 "inputs": self._inputs,
+                "epoch": epoch,
                 "structure": _structure(state),
                 "arrays": digest_arrays(_arrays(state)),
                 "progress": progress,
@@ -95,6 +112,8 @@ class Checkpoints:
         Raises:
           CheckpointError: a checkpoint of other inputs or of another structure, or none intact.
         """
+        for name in self._strange:
+            warn(f"{self._folder}/{name} was no whole checkpoint of this version; it is set aside")
         steps = sorted((c.step for c in self._orbax.checkpoints), reverse=True)
         damaged = []
         for step in steps:
@@ -125,6 +144,8 @@ class Checkpoints:
         if not intact:
             raise _DamagedError("its record does not match its digest")
         record = json.loads(text)
+        if record["epoch"] != step:
+            raise _DamagedError(f"it is a copy of that of epoch {record['epoch']}")
         if record["inputs"] != self._inputs:
             raise CheckpointError(
                 f"{self._folder}/{step} was made from other inputs; choose another --workdir"
@@ -149,6 +170,30 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for what is under way and lets go of the folder."""
         self._orbax.close()
+
+
+def _set_strange_aside(folder: Path) -> list[str]:
+    """Renames steps whose description Orbax would fail at, one and all; gives their former names.
+
+    Half a step, damage, or a newer version's: it reads the descriptions of all steps when it
+    begins, and one that it cannot read would keep it from the others.
+    """
+    strange = []
+    for step in sorted(folder.glob("[0-9]*")) if folder.is_dir() else []:
+        if not (step.name.isdecimal() and step.is_dir()):
+            continue
+        try:
+            described = json.loads((step / "_CHECKPOINT_METADATA").read_text())
+            known = described.keys() <= _DESCRIPTION.keys() and all(
+                isinstance(described[key], _DESCRIPTION[key]) for key in described
+            )
+        except (OSError, ValueError, AttributeError):
+            known = False
+        if not known:
+            number = sum(1 for _ in folder.glob(f"strange-{step.name}*"))
+            step.rename(folder / f"strange-{step.name}-{number}")
+            strange.append(step.name)
+    return strange
 
 
 def _reason(error: BaseException) -> str:

@@ -106,7 +106,7 @@ def test_t2_no_orphan_outlives_its_parent(
     with table.row("T2") as row:
         for trial, seconds in enumerate((0.3, 0.5, 0.8)):
             with row.trial(f"group {group}, at {seconds} of the time"):
-                shared = set(os.listdir("/dev/shm"))
+                shared = set(Path("/dev/shm").iterdir())
                 process = start(
                     tmp_path / f"cache{trial}", both(undisturbed.data, tmp_path / str(trial))
                 )
@@ -123,7 +123,7 @@ def test_t2_no_orphan_outlives_its_parent(
                 while (left := session_of(process.pid)) and time.monotonic() < deadline:
                     time.sleep(0.1)
                 assert not left, f"processes {left} outlived their parent"
-                assert set(os.listdir("/dev/shm")) <= shared
+                assert set(Path("/dev/shm").iterdir()) <= shared
 
 
 @full_round
@@ -159,9 +159,8 @@ def test_t3_signals_save_and_exit(undisturbed: Undisturbed, table: Table, tmp_pa
                 assert outcome(folder) == undisturbed.outcome
         for trial in range(2):
             with row.trial("SIGINT twice"):
-                process = start(
-                    tmp_path / f"c{trial}", both(undisturbed.data, tmp_path / f"t{trial}")
-                )
+                command = both(undisturbed.data, tmp_path / f"twice{trial}")
+                process = start(tmp_path / f"cache-twice{trial}", command)
                 assert process.stdout is not None
                 process.stdout.readline()
                 time.sleep(0.4 * undisturbed.seconds)
