@@ -55,7 +55,7 @@ class Row:
         self.trials += 1
         try:
             yield
-        except Exception:
+        except (Exception, pytest.fail.Exception):
             self.failures.append(f"{self.number}, {name}: {traceback.format_exc()}")
 
 
