@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     except (MlcError, OSError) as error:
         if FLAGS.is_parsed() and FLAGS.verbosity > 0:
             raise
-        if isinstance(error, OSError) and error.errno not in _REFUSALS:
+        if isinstance(error, OSError) and error.errno not in {None, *_REFUSALS}:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -163,7 +163,9 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         named = "" if error.filename is None else f"{error.filename}: "
         return f"{named}{os.strerror(error.errno)}; {_REFUSALS[error.errno]}"
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    # Libraries that check for room themselves, or found less written than they gave.
+    return f"{text}; {_REFUSALS[errno.ENOSPC]}" if isinstance(error, OSError) else text
 
 
 if __name__ == "__main__":

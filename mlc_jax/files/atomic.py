@@ -37,7 +37,7 @@ def remove_partial(folder: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """Writes `data` to `path` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)

@@ -6,6 +6,7 @@ content; never by labels or folds. So both stages, every audit and every correct
 it, and a stopped extraction goes on where it stopped.
 """
 
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ import numpy as np
 from mlc_jax.data.dataset import ImageSet
 from mlc_jax.data.pipeline import Views, whole_images
 from mlc_jax.errors import ConfigError, NumericsError
-from mlc_jax.files.atomic import remove_partial, replacing, write_text
+from mlc_jax.files.atomic import remove_partial, write_bytes, write_text
 from mlc_jax.files.digest import digest_file, digest_json
 from mlc_jax.files.lock import exclusive
 from mlc_jax.interrupt import check, deferred, requested
@@ -189,9 +190,11 @@ class FeatureStore:
     def _add(self, digests: Sequence[str], features: np.ndarray) -> None:
         name = digest_json(list(digests))[:32]
         array_file = self._folder / f"block-{name}.npy"
-        with replacing(array_file) as temporary:
-            # bfloat16 is no NumPy type; its bits are kept as integers.
-            np.save(temporary, features.view(np.uint16) if features.itemsize == 2 else features)
+        # Through memory, since NumPy hides why a disk refuses what it writes to a file.
+        buffer = io.BytesIO()
+        # bfloat16 is no NumPy type; its bits are kept as integers.
+        np.save(buffer, features.view(np.uint16) if features.itemsize == 2 else features)
+        write_bytes(array_file, buffer.getbuffer())
         meta = {"images": list(digests), "sha256": digest_file(array_file)}
         write_text(array_file.with_suffix(".json"), json.dumps(meta))
         self._note(array_file, digests)

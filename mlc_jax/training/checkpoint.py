@@ -55,6 +55,7 @@ class Checkpoints:
     def __init__(self, folder: Path, inputs: Any) -> None:
         self._inputs = digest_json(inputs)
         self._folder = folder.resolve()
+        self._failed = False
         self._strange = _set_strange_aside(self._folder)
         try:
             self._orbax = ocp.training.Checkpointer(
@@ -92,6 +93,7 @@ class Checkpoints:
         try:
             self._orbax.save_checkpointables(epoch, tree, overwrite=True)
         except Exception as error:  # of its own threads and of what writes the arrays, many kinds
+            self._failed = True
             for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(left, ignore_errors=True)
             raise WorkdirError(
@@ -169,7 +171,12 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for what is under way and lets go of the folder."""
-        self._orbax.close()
+        try:
+            self._orbax.close()
+        except Exception:
+            # A save that failed is told of once more here, in place of our own word on it.
+            if not self._failed:
+                raise
 
 
 def _set_strange_aside(folder: Path) -> list[str]:

@@ -9,7 +9,6 @@ occasion. `none` strikes never.
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -77,10 +76,6 @@ def raising(*_: object) -> None:
     raise RuntimeError("a reader of the tests raises")
 
 
-def read_only(*_: object) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", os.environ["TORTURE_MOUNT"]], check=True)
-
-
 def install(fault: str, number: int) -> None:
     """Puts the fault in its place."""
     save, replace = (checkpoint.Checkpoints, "save"), (pathlib.Path, "replace")
@@ -96,7 +91,6 @@ def install(fault: str, number: int) -> None:
         "between_stages": (main, "main", die, None),
         "read_stuck": (*read, stuck, None),
         "read_raises": (*read, raising, None),
-        "read_only": (*replace, read_only, None),
     }
     if fault == "processors":
         os.cpu_count = lambda: number

@@ -65,8 +65,9 @@ def start(
 ) -> subprocess.Popen[str]:
     """Starts the driver, in a session of its own."""
     settings = more.pop("environment", {})
+    driver = [sys.executable, "-m", "tests.torture.driver", fault, str(number), "--"]
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.torture.driver", fault, str(number), "--", *arguments],
+        [*more.pop("prefix", []), *driver, *arguments],
         cwd=more.pop("cwd", ROOT),
         env=environment(cache, **settings),
         stdout=subprocess.PIPE,

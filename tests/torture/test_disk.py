@@ -85,43 +85,41 @@ def test_t4_disks_that_are_full_or_shut(table: Table, tmp_path: Path) -> None:
                 remount(mount, "size=64m")
                 completed(mount / "cache", command)
                 assert outcome(mount, IMPUTE) == wanted
-        for number in (1, 3, 6, 10, 14):
+        for shut in ("workdir", "cache"):
             with (
-                row.trial(f"shut at rename {number}"),
-                disk(tmp_path / f"shut{number}", "64m") as mount,
+                row.trial(f"the {shut} is read-only"),
+                disk(tmp_path / f"shut-{shut}", "64m") as mount,
             ):
-                command = tiny(data, "impute", mount / "impute")
-                line = refused(
-                    mount / "cache",
-                    command,
-                    "read_only",
-                    number,
-                    environment={"TORTURE_MOUNT": str(mount)},
-                )
-                assert "can be written" in line or "Read-only" in line, line
+                places = {"workdir": tmp_path / f"open-{shut}", "cache": tmp_path / f"room-{shut}"}
+                places[shut] = mount
+                command = tiny(data, "impute", places["workdir"] / "impute")
+                remount(mount, "ro")
+                line = refused(places["cache"] / "cache", command)
+                assert "Read-only file system" in line, line
                 remount(mount, "rw")
-                completed(mount / "cache", command)
-                assert outcome(mount, IMPUTE) == wanted
-                assert not leftovers(mount), leftovers(mount)
-        if os.getuid() == 0:
-            for name in ("workdir", "cache"):
-                with row.trial(f"no permission for the {name}"):
-                    folder = tmp_path / f"denied-{name}"
-                    for place in ("workdir", "cache"):
-                        (folder / place).mkdir(parents=True)
-                        os.chown(folder / place, 65534, 65534)
-                    os.chown(folder / name, 0, 0)
-                    for path in [folder, *tmp_path.parents][:3]:
-                        path.chmod(0o755)
-                    line = refused(
-                        folder / "cache",
-                        tiny(data, "impute", folder / "workdir"),
-                        user=65534,
-                        group=65534,
-                        extra_groups=[],
-                        environment={"HOME": str(folder), "JAX_COMPILATION_CACHE_DIR": ""},
-                    )
-                    assert "ermission denied" in line, line
+                completed(places["cache"] / "cache", command)
+                assert outcome(places["workdir"], IMPUTE) == wanted
+        for name in ("workdir", "cache"):
+            with row.trial(f"no permission for the {name}"):
+                folder = tmp_path / f"denied-{name}"
+                for place in ("workdir", "cache"):
+                    (folder / place).mkdir(parents=True)
+                (folder / name).chmod(0o555)
+                command = tiny(data, "impute", folder / "workdir" / "impute")
+                line = refused(folder / "cache" / "cache", command, prefix=as_anybody())
+                assert "ermission denied" in line, line
+                (folder / name).chmod(0o755)
+                completed(folder / "cache" / "cache", command)
+                assert outcome(folder / "workdir", IMPUTE) == wanted
+
+
+def as_anybody() -> list[str]:
+    """What makes root obey permissions: without these capabilities it is like anybody."""
+    if os.getuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("permissions mean nothing to root, and setpriv is not there")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 
 class State(NamedTuple):
