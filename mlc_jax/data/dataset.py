@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mlc_jax.data.delimited import shown
-from mlc_jax.data.images import decode_image, decode_png, encode_png, resize_image, resolve_image
+from mlc_jax.data.images import decode_first, decode_png, encode_png, resize_image, resolve_image
 from mlc_jax.data.watch import result_of
 from mlc_jax.errors import CheckpointError, ImageError
 from mlc_jax.files.atomic import write_text
@@ -28,7 +28,7 @@ from mlc_jax.files.digest import digest_bytes, digest_file, digest_json
 from mlc_jax.files.lock import exclusive
 from mlc_jax.settings import cache_folder
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 INDEX = "index.json"
 
 
@@ -54,6 +54,7 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
       image_size: (height, width) to resize to.
       advance: called with the number of images done.
       rejected: takes the images that cannot be used.
+      several: takes the names of files of several frames or pages.
       kwargs: TFDS's own: config, data_dir.
     """
 
@@ -67,10 +68,11 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
         image_size: tuple[int, int],
         advance: Callable[[int], None],
         rejected: list[Rejected],
+        several: list[str],
         **kwargs: Any,
     ) -> None:
         self._root, self._files, self._image_size = root, files, image_size
-        self._advance, self._rejected = advance, rejected
+        self._advance, self._rejected, self._several = advance, rejected, several
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -98,9 +100,11 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
     def _prepare(self, file: tuple[int, str]) -> dict[str, Any] | Rejected:
         place, filename = file
         try:
-            image = decode_image(resolve_image(self._root, filename))
+            image, frames = decode_first(resolve_image(self._root, filename))
         except ImageError as error:
             return Rejected(place, error.reason, str(error))
+        if frames > 1:
+            self._several.append(filename)
         resized = resize_image(image, self._image_size)
         return {
             "image": encode_png(resized),
@@ -133,6 +137,7 @@ class ImageSet:
       filenames: their names.
       digests: hexadecimal SHA-256 of each image's pixels after resizing.
       rejected: what was left out and why.
+      several: names of files of several frames or pages, of which the first was taken.
       image_size: (height, width).
     """
 
@@ -154,6 +159,7 @@ class ImageSet:
         self.filenames = tuple(filename for _, filename, _, _ in found)
         self.digests = tuple(digest for _, _, digest, _ in found)
         self.rejected = tuple(rejected)
+        self.several = tuple(index["several"])
         self.image_size = image_size
 
     def __len__(self) -> int:
@@ -221,6 +227,7 @@ def prepare_images(
             # Not finished, or damaged; TFDS would take the folder for a whole one, or fail at it.
             shutil.rmtree(folder, ignore_errors=True)
         rejected: list[Rejected] = []
+        several: list[str] = []
         tfds.disable_progress_bar()
         builder = PreparedImages(
             root=root,
@@ -228,12 +235,13 @@ def prepare_images(
             image_size=image_size,
             advance=advance,
             rejected=rejected,
+            several=several,
             config=PreparedConfig(name=key),
             data_dir=str(cache / "datasets"),
         )
         assert Path(builder.data_dir) == folder
         if index is None:
-            index = _write_set(builder, files, rejected)
+            index = _write_set(builder, files, rejected, several)
         source = _records_of(builder) if index["records"] else ()
     refused = [
         Rejected(place_of[filename], reason, message)
@@ -244,7 +252,10 @@ def prepare_images(
 
 
 def _write_set(
-    builder: PreparedImages, files: Sequence[tuple[int, str]], rejected: Sequence[Rejected]
+    builder: PreparedImages,
+    files: Sequence[tuple[int, str]],
+    rejected: Sequence[Rejected],
+    several: Sequence[str],
 ) -> dict[str, Any]:
     """Writes the set, then its index, and gives the index; a set without images is not kept."""
     folder = Path(builder.data_dir)
@@ -267,6 +278,7 @@ def _write_set(
     index: dict[str, Any] = {
         "records": records,
         "rejected": [[name_of[item.place], item.reason, item.message] for item in rejected],
+        "several": sorted(several),
     }
     if records:
         # Of what describes the set; each image is checked when it is read.
