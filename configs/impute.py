@@ -10,7 +10,7 @@ runs the embedded demo. Own data:
 Every key can be set on the command line as `--config.KEY=VALUE`; `mlc_jax/settings.py` lists them.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from mlc_jax.settings import training_config
 
@@ -19,6 +19,14 @@ def get_config() -> ConfigDict:
     """The configuration of an impute run."""
     config = training_config("impute")
     config.impute = ConfigDict()
-    # matched: as many cells come out positive as the calibrated probabilities imply; or a number.
-    config.impute.threshold = "matched"
+    # crossfit | notebook: the original recipe's decisions, uncalibrated, cut at 0.5; split repaired
+    config.impute.method = "crossfit"
+    # matched: as many cells come out positive as the calibrated probabilities imply; or a number,
+    # or fixed f1 g_mean youden recall cost.
+    config.impute.threshold = config_dict.placeholder(str)
+    # Of the accepted cells of all labels together; what cannot keep this stays blank. 1 fills all.
+    config.impute.max_error = 1.0
+    # Of self-training, each kept for a label only if it helps out of fold.
+    config.impute.rounds = config_dict.placeholder(int)
+    config.impute.deals = 1  # times the images are dealt into folds; more make an ensemble
     return config

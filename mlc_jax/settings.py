@@ -33,6 +33,7 @@ CHOICES = {
     ),
     "parallel": ("jit", "pmap"),
 }
+METHODS = ("crossfit", "notebook")
 THRESHOLDS = ("fixed", "matched", "f1", "g_mean", "youden", "recall", "cost")
 
 
@@ -101,6 +102,8 @@ def training_config(stage: str) -> ConfigDict:
     config.patience = config_dict.placeholder(int)  # epochs without a better AUC until a head stops
     config.batch_size = 32  # rows per head and step
     config.folds = 5
+    # Images whose standardised features have this cosine are near copies and share a fold.
+    config.near_copies = 0.9  # above 1: byte-identical images alone
     config.save_every = 5  # epochs between checkpoints
     config.parallel = "jit"  # jit | pmap
     return config
@@ -152,6 +155,10 @@ def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:
         "schedule.name": "cosine" if linear else "plateau",
         "patience": 40 if linear else 5,
     }
+    if config.stage == "impute":
+        notebook = config.impute.method == "notebook"
+        chosen["impute.threshold"] = "fixed" if notebook else "matched"
+        chosen["impute.rounds"] = 1 if linear and not notebook else 0
     said = []
     for key, value in chosen.items():
         group, _, name = key.rpartition(".")
@@ -219,6 +226,7 @@ def _check(config: ConfigDict) -> None:
         "epochs": ("1 or more", config.epochs >= 1),
         "patience": ("1 or more", config.patience >= 1),
         "batch_size": ("1 or more", config.batch_size >= 1),
+        "near_copies": ("above 0.5", config.near_copies > 0.5),
         "folds": (
             "at least 3: fit on some, stop on one, predict another",
             config.folds >= 3,
@@ -240,10 +248,16 @@ def _check(config: ConfigDict) -> None:
     if config.stage == "impute":
         checks["oversample"] = ("label or none", config.oversample in ("label", "none"))
         threshold = config.impute.threshold
-        checks["impute.threshold"] = (
-            f"a number from 0 to 1, or one of {', '.join(THRESHOLDS)}",
-            threshold in THRESHOLDS or _is_share(threshold),
-        )
+        checks |= {
+            "impute.method": (f"one of {', '.join(METHODS)}", config.impute.method in METHODS),
+            "impute.threshold": (
+                f"a number from 0 to 1, or one of {', '.join(THRESHOLDS)}",
+                threshold in THRESHOLDS or _is_share(threshold),
+            ),
+            "impute.max_error": ("a share above 0 and at most 1", 0 < config.impute.max_error <= 1),
+            "impute.rounds": ("0 to 20", 0 <= config.impute.rounds <= 20),
+            "impute.deals": ("1 to 50", 1 <= config.impute.deals <= 50),
+        }
     if config.backbone.trainable != "none":
         checks["features.dtype"] = (
             "float32 while the backbone is fine-tuned",

@@ -7,10 +7,13 @@ from typing import get_args
 
 import numpy as np
 
-from mlc_jax.assess.calibration import apply_platt, cross_fitted_platt
+from mlc_jax.assess.acceptance import Acceptance, accept_up_to, confidence_of
+from mlc_jax.assess.calibration import apply_platt, cross_fitted_platt, sigmoid
 from mlc_jax.assess.intervals import Interval, macro_roc_auc_interval
 from mlc_jax.assess.learnability import Verdict, learnable
 from mlc_jax.assess.metrics import BinaryMetrics, binary_metrics
+from mlc_jax.assess.prevalence import honest_prevalence
+from mlc_jax.assess.suspects import Suspects, find_suspects
 from mlc_jax.assess.thresholds import (
     Rule,
     choose_threshold,
@@ -32,7 +35,13 @@ class Judgement:
       cell_thresholds: float64 [N, L]; a cell is positive where its probability is greater. For a
         human cell it was chosen on the other folds, for a blank one it is the label's.
       spreads: (lowest, highest) threshold when one fold is left out, per label.
+      accepted: bool [N, L], whether a model speaks of the cell and its confidence is enough.
+      acceptance: the rule of that, one for all labels.
       metrics, verdicts: per label, on human labels only.
+      uncalibrated: per label the figures of the probabilities before calibration, as `metrics`.
+      prevalence: per label, of all images; NaN where a label has no model.
+      suspects: per label, cells that a person gave and the model contradicts; none for a label that
+        cannot be learned.
       macro_roc_auc: mean over the labels that have one, with a 95 % interval over images.
     """
 
@@ -40,8 +49,13 @@ class Judgement:
     thresholds: np.ndarray
     cell_thresholds: np.ndarray
     spreads: list[tuple[float, float]]
+    accepted: np.ndarray
+    acceptance: Acceptance
     metrics: list[BinaryMetrics]
+    uncalibrated: list[BinaryMetrics]
     verdicts: list[Verdict]
+    prevalence: list[Interval]
+    suspects: list[Suspects]
     macro_roc_auc: Interval
 
 
@@ -54,6 +68,8 @@ def judge(
     unfit: Mapping[int, str],
     *,
     threshold: str,
+    max_error: float = 1.0,
+    calibrate: bool = True,
     seed: int,
 ) -> Judgement:
     """Calibrates, chooses thresholds and measures, all on human labels and out of fold.
@@ -67,6 +83,8 @@ def judge(
       unfit: why a label has no model, for those that have none.
       threshold: a number, or a rule of `choose_threshold`; `matched` makes as many cells positive,
         known and blank together, as their calibrated probabilities add up to.
+      max_error: what the error of the accepted cells of all labels together must not exceed.
+      calibrate: false to take probabilities as they come out of the fit.
       seed: of permutations and resamples.
 
     Raises:
@@ -78,6 +96,9 @@ def judge(
     probabilities, maps = cross_fitted_platt(logits, labels, mask, folds)
     unfit = {**maps.reasons, **unfit}
     mask[:, list(unfit)] = False
+    if not calibrate:
+        probabilities = sigmoid(logits)
+        maps.slopes[:], maps.intercepts[:] = 1.0, 0.0
     probabilities[:, list(unfit)] = np.nan
     choose = _chooser(threshold)
     thresholds = np.full(labels.shape[1], np.nan)
@@ -97,24 +118,50 @@ def judge(
         cell_thresholds[:, label] = np.where(
             mask[:, label], by_fold[fold_number], thresholds[label]
         )
-    metrics = [
-        _without_model(labels[:, label], human[:, label], unfit[label])
-        if label in unfit
-        else binary_metrics(
-            labels[:, label], mask[:, label], probabilities[:, label], cell_thresholds[:, label]
-        )
-        for label in range(labels.shape[1])
-    ]
+
+    def figures(said: np.ndarray, cuts: np.ndarray) -> list[BinaryMetrics]:
+        return [
+            _without_model(labels[:, label], human[:, label], unfit[label])
+            if label in unfit
+            else binary_metrics(labels[:, label], mask[:, label], said[:, label], cuts[:, label])
+            for label in range(labels.shape[1])
+        ]
+
     finite = np.nan_to_num(probabilities)
+    decided = (finite > np.nan_to_num(cell_thresholds, nan=1.0)).astype(np.int8)
+    confidence = confidence_of(decided, finite)
+    acceptance = accept_up_to(confidence[mask], (decided != labels)[mask], max_error)
+    verdicts = learnable(labels, mask, logits, finite, folds, seed=seed)
     return Judgement(
         probabilities,
         thresholds,
         cell_thresholds,
         spreads,
-        metrics,
-        learnable(labels, mask, logits, finite, folds, seed=seed),
+        np.isfinite(probabilities) & (confidence >= acceptance.cut),
+        acceptance,
+        figures(probabilities, cell_thresholds),
+        figures(sigmoid(logits), np.full(labels.shape, 0.5)),
+        verdicts,
+        [
+            _unknown()
+            if label in unfit
+            else honest_prevalence(
+                labels[:, label], mask[:, label], finite[:, label], seed=seed, groups=groups
+            )
+            for label in range(labels.shape[1])
+        ],
+        [
+            find_suspects(labels[:, label], mask[:, label], finite[:, label])
+            if verdicts[label].learnable
+            else Suspects(np.zeros(0, np.int64), np.zeros(0))
+            for label in range(labels.shape[1])
+        ],
         macro_roc_auc_interval(labels, mask, finite, seed=seed, groups=groups),
     )
+
+
+def _unknown() -> Interval:
+    return Interval(float("nan"), float("nan"), float("nan"))
 
 
 def _without_model(labels: np.ndarray, human: np.ndarray, reason: str) -> BinaryMetrics:

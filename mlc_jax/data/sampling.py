@@ -185,12 +185,13 @@ class PlanSource:
         return np.concatenate(rows)[window], np.concatenate(views)[window]
 
 
-def plan_of_rows(rows: tuple[np.ndarray, ...], batch_size: int) -> Plan:
-    """A plan that shows every head its rows once, in order, unaugmented: for predictions.
+def plan_of_rows(rows: tuple[np.ndarray, ...], batch_size: int, view: int = 0) -> Plan:
+    """A plan that shows every head its rows once, in order: for predictions.
 
     Args:
       rows: per head, int [n_h].
       batch_size: rows per head and step.
+      view: the view of every image; 0 is the image as it is.
 
     Returns:
       A plan whose mask is false on the padding behind each head's last row.
@@ -203,4 +204,4 @@ def plan_of_rows(rows: tuple[np.ndarray, ...], batch_size: int) -> Plan:
         mask[number, : head.size] = True
     shape = (len(rows), steps, batch_size)
     by_step = padded.reshape(shape).swapaxes(0, 1)
-    return Plan(by_step, np.zeros_like(by_step), mask.reshape(shape).swapaxes(0, 1))
+    return Plan(by_step, np.full_like(by_step, view), mask.reshape(shape).swapaxes(0, 1))

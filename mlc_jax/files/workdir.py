@@ -19,6 +19,7 @@ RUN_FILES = (
     "cells.csv",
     "scores.csv",
     "split.json",
+    "suspects.csv",
     "quarantine.csv",
     "thresholds.json",
     "metrics.jsonl",

@@ -4,6 +4,7 @@ A stack holds one head per label and fold. Its parameters are those of one head 
 of heads, and `apply_stack` runs them all in one vmapped program.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -102,20 +103,28 @@ class LinearHead(nnx.Module):
 HEADS = {"conv": ConvHead, "linear": LinearHead}
 
 
+_CONTEXT = "context"
+
+
 class HeadStack:
     """The architecture of a stack of equal heads; holds no parameters.
 
     Attributes:
       feature_shape: (h, w, C) of the features.
       outputs: logits per head.
+      context: how many numbers a head is told beside the image (other labels of it); each adds
+        itself, times a weight and the square root of C, to every logit. 0 for none.
     """
 
-    def __init__(self, name: str, feature_shape: tuple[int, int, int], outputs: int) -> None:
+    def __init__(
+        self, name: str, feature_shape: tuple[int, int, int], outputs: int, context: int = 0
+    ) -> None:
         if name not in HEADS:
             raise ConfigError(f"config.head.name={name!r}: choose one of {', '.join(HEADS)}")
         self._head = HEADS[name]
         self.feature_shape = feature_shape
         self.outputs = outputs
+        self.context = context
         self._graphdef = nnx.split(self._build(jax.random.key(0)))[0]
 
     def _build(self, key: jax.Array) -> nnx.Module:
@@ -129,13 +138,24 @@ class HeadStack:
 
         def one(head: jax.Array) -> Params:
             key = jax.random.fold_in(jax.random.key(seed), head)
-            return nnx.to_pure_dict(nnx.split(self._build(key))[1])
+            params = nnx.to_pure_dict(nnx.split(self._build(key))[1])
+            if self.context:
+                params[_CONTEXT] = jnp.zeros((self.context, self.outputs))
+            return params
 
         return jax.jit(jax.vmap(one))(jnp.arange(heads))
 
-    def apply(self, params: Params, features: jax.Array) -> jax.Array:
-        """One head: features float [B, h, w, C] to logits float32 [B, outputs]."""
-        return nnx.merge(self._graphdef, params)(features)
+    def apply(
+        self, params: Params, features: jax.Array, context: jax.Array | None = None
+    ) -> jax.Array:
+        """One head: features float [B, h, w, C] and context [B, context] to logits [B, outputs]."""
+        own = {name: value for name, value in params.items() if name != _CONTEXT}
+        logits = nnx.merge(self._graphdef, own)(features)
+        if context is None or not self.context:
+            return logits
+        # Standardised features have the norm sqrt(C). With one less, a few numbers of context would
+        # be learned long after the features have explained them away.
+        return logits + context * math.sqrt(self.feature_shape[-1]) @ params[_CONTEXT]
 
     def apply_stack(self, params: Params, features: jax.Array) -> jax.Array:
         """All heads: features [heads, B, h, w, C] to logits [heads, B, outputs]."""

@@ -13,9 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mlc_jax.assess.held_out import TestFigures, judge_test
-from mlc_jax.assess.out_of_fold import judge
 from mlc_jax.data.collection import Collection, open_collection, without_filled
-from mlc_jax.data.folds import assign_folds, groups_of_copies, rotations
+from mlc_jax.data.folds import groups_of_copies
 from mlc_jax.data.labels import write_quarantine
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import CheckpointError, ConfigError, LabelsError
@@ -25,8 +24,8 @@ from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
 from mlc_jax.report.terminal import show_evaluation
 from mlc_jax.settings import cache_folder
-from mlc_jax.training.crossfit import cross_fit_table, unfit_reason
 from mlc_jax.training.feeds import choose_backbone
+from mlc_jax.training.imputation import impute_collection
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.provenance import plain, run_inputs
 from mlc_jax.training.restore import TrainedRun, open_run, run_config, scorer
@@ -267,26 +266,10 @@ def evaluate_impute(config: ConfigDict, checkpoint: Path, journal: Journal) -> E
             "since; put the former ones back, or impute again"
         )
     table = collection.table
-    groups = groups_of_copies(collection.images.digests)
-    fold_of = assign_folds(groups, table.values, own.folds, own.seed)
-    splits = rotations(fold_of, own.folds)
-    unfit = {
-        column: reason
-        for column in range(len(table.names))
-        if (reason := unfit_reason(table.values[:, column], splits)) is not None
-    }
     with owned(checkpoint):
-        fitted = cross_fit_table(own, checkpoint, collection, backbone, splits, unfit, journal)
-    judgement = judge(
-        fitted.logits,
-        table.values,
-        table.human,
-        fold_of,
-        groups,
-        unfit,
-        threshold=own.impute.threshold,
-        seed=own.seed,
-    )
+        judgement = impute_collection(
+            own, checkpoint, collection, backbone, journal
+        ).completion.judgement
     area = judgement.macro_roc_auc
     return Evaluation(
         {

@@ -6,6 +6,7 @@ the blanks.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,28 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from mlc_jax.assess.out_of_fold import Judgement, judge
+from mlc_jax.assess.acceptance import LEVEL
+from mlc_jax.assess.guards import Guards, guard
+from mlc_jax.assess.out_of_fold import Judgement
 from mlc_jax.data.cells import write_cells
 from mlc_jax.data.collection import Collection, open_collection, without_filled
-from mlc_jax.data.folds import Split, assign_folds, groups_of_copies, rotations
+from mlc_jax.data.folds import groups_of_copies
 from mlc_jax.data.labels import write_labels, write_quarantine
 from mlc_jax.data.table import MISSING, LabelTable, Source
-from mlc_jax.errors import LabelsError
-from mlc_jax.files.atomic import write_json
+from mlc_jax.files.atomic import replacing, write_json
 from mlc_jax.files.workdir import changes, claim, owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.report.page import write_report
 from mlc_jax.report.terminal import show
 from mlc_jax.settings import cache_folder, resolve
-from mlc_jax.training.crossfit import cross_fit_table, table_heads, unfit_reason
+from mlc_jax.training.completion import Completion, deal_out, first_heads
 from mlc_jax.training.feeds import choose_backbone
+from mlc_jax.training.imputation import impute_collection
 from mlc_jax.training.provenance import describe_run, row_inputs, run_inputs
 from mlc_jax.training.rehearsal import Course, rehearse
+
+CALIBRATION = ("log_loss", "brier", "ece")
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -50,12 +55,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         backbone = choose_backbone(config, journal)
         if config.dry_run:
             return dry_run(config, workdir, collection, backbone, journal)
-        finished = claim(
-            workdir,
-            run_inputs(config, collection, backbone),
-            row_inputs(collection),
-            accept=config.accept_changes,
-        )
+        inputs = run_inputs(config, collection, backbone)
+        finished = claim(workdir, inputs, row_inputs(collection), accept=config.accept_changes)
         for change in changes(workdir):
             journal.warn(change)
         if finished is not None:
@@ -65,38 +66,38 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             show(finished, workdir, journal)
             return finished
         table = collection.table
-
-        # The split comes before anything is oversampled, augmented or fitted.
-        groups = groups_of_copies(collection.images.digests)
-        fold_of = assign_folds(groups, table.values, config.folds, config.seed)
-        splits = rotations(fold_of, config.folds)
-        unfit = say_unfit(table, splits, journal)
-
-        fitted = cross_fit_table(config, workdir, collection, backbone, splits, unfit, journal)
-        with journal.phase("judge", len(table.names), "labels") as advance:
-            judgement = judge(
-                fitted.logits,
-                table.values,
+        made = impute_collection(config, workdir, collection, backbone, journal)
+        deal, judgement = made.completion.deal, made.completion.judgement
+        completed = fill(table, judgement)
+        with journal.phase("guard", len(table.names), "labels") as advance:
+            guards = guard(
+                completed.values,
                 table.human,
-                fold_of,
-                groups,
-                unfit,
-                threshold=config.impute.threshold,
+                completed.source == Source.IMPUTED,
+                made.features.moments[0],
+                deal.fold_of,
+                made.groups.of_image,
                 seed=config.seed,
             )
             advance(len(table.names))
-        warn_unlearnable(table, judgement, unfit, journal)
+        warn_of_guards(table, judgement, guards, deal.unfit, journal)
+        say_accepted(config, table, completed, judgement, journal)
 
-        completed = fill(table, judgement)
         write_labels(workdir / "labels.csv", completed)
-        write_cells(workdir / "cells.csv", cell_histories(table, completed, judgement, fold_of))
+        write_cells(workdir / "cells.csv", cell_histories(table, completed, made.completion))
+        write_suspects(workdir / "suspects.csv", table, judgement)
         write_quarantine(workdir / "quarantine.csv", collection.quarantine)
         write_json(workdir / "thresholds.json", threshold_records(config, table, judgement))
         summary = describe_run(config, collection, backbone, journal) | {
-            "labels": label_records(table, completed, judgement, unfit, collection.truth),
+            "labels": label_records(table, completed, made.completion, guards, collection.truth),
             "oof": {"macro_roc_auc": judgement.macro_roc_auc._asdict()},
+            "acceptance": acceptance_record(config, completed, judgement),
+            "rounds": round_records(table, made.completion),
         }
-        summary["data"]["copies"] = len(groups) - int(groups.max()) - 1
+        summary["data"]["copies"] = made.groups.exact
+        summary["data"]["near_copies"] = [
+            [table.filenames[row] for row in pair] for pair in made.groups.near.tolist()
+        ]
         summary["data"]["filled"] = int((completed.source == Source.IMPUTED).sum())
         # The summary marks the run as finished, so it comes after every file but the report.
         write_json(workdir / "summary.json", summary)
@@ -108,11 +109,14 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def dry_run(
     config: ConfigDict, workdir: Path, collection: Collection, backbone: Backbone, journal: Journal
 ) -> dict[str, Any]:
-    """Tries every phase of the run, and keeps nothing; see `rehearse`."""
+    """Tries every phase of the run, and keeps nothing; see `rehearse`.
+
+    Near copies are found by their features, so here exact ones alone share a fold.
+    """
     table = collection.table
-    groups = groups_of_copies(collection.images.digests)
-    splits = rotations(assign_folds(groups, table.values, config.folds, config.seed), config.folds)
-    heads = table_heads(config, table, splits, say_unfit(table, splits, journal))
+    values = np.where(table.human, table.values, np.int8(MISSING))
+    deal = deal_out(config, values, groups_of_copies(collection.images.digests))
+    heads = first_heads(config, values, deal)
     course = Course(
         tuple(head.rows for head in heads),
         np.array([[head.label] for head in heads]),
@@ -121,43 +125,62 @@ def dry_run(
     return rehearse(config, workdir, collection, backbone, course, journal)
 
 
-def say_unfit(table: LabelTable, splits: tuple[Split, ...], journal: Journal) -> dict[int, str]:
-    """Finds the labels that cannot be fitted, column to reason, and says so.
-
-    Raises:
-      LabelsError: no label is left.
-    """
-    reasons = {
-        column: reason
-        for column in range(len(table.names))
-        if (reason := unfit_reason(table.values[:, column], splits)) is not None
-    }
-    for column, reason in reasons.items():
-        journal.warn(f"label {table.names[column]}: left out of fitting, {reason}; blanks stay")
-    if len(reasons) == len(table.names):
-        raise LabelsError(
-            f"no label can be fitted ({'; '.join(dict.fromkeys(reasons.values()))}); give more "
-            "labelled images"
-        )
-    return reasons
-
-
-def warn_unlearnable(
-    table: LabelTable, judgement: Judgement, unfit: dict[int, str], journal: Journal
+def warn_of_guards(
+    table: LabelTable,
+    judgement: Judgement,
+    guards: list[Guards],
+    unfit: Mapping[int, str],
+    journal: Journal,
 ) -> None:
-    """Warns of every label whose filled cells are no better than its prior."""
-    for column, verdict in enumerate(judgement.verdicts):
+    """Warns of every label whose filled cells should not be taken at their word."""
+    for column, name in enumerate(table.names):
+        verdict, found = judgement.verdicts[column], guards[column]
         if column not in unfit and not verdict.learnable:
             journal.warn(
-                f"label {table.names[column]} cannot be learned from these images "
+                f"label {name} cannot be learned from these images "
                 f"({verdict.reason}); its filled cells are no better than the prior"
+            )
+        if found.prevalence_differs:
+            test = found.prevalence
+            journal.warn(
+                f"label {name}: {test.filled:.0%} of filled cells are 1, but "
+                f"{test.observed:.0%} of those that people gave (z {test.z:+.1f}, p {found.prevalence_p:.2g} after Holm)"
+            )
+        if found.blankness.predictable:
+            journal.warn(
+                f"label {name}: which cells are blank can be told from the images "
+                f"({found.blankness.reason}); figures on known cells may not hold for blank ones"
+            )
+        if found.copies.disagree:
+            journal.warn(
+                f"label {name}: {found.copies.disagree} of {found.copies.pairs} pairs of copies "
+                f"were given different values; no model can agree with more than about "
+                f"{found.copies.ceiling:.1%} of such labels"
             )
 
 
+def say_accepted(
+    config: ConfigDict,
+    table: LabelTable,
+    completed: LabelTable,
+    judgement: Judgement,
+    journal: Journal,
+) -> None:
+    """Says how many blanks were filled under the promise of `config.impute.max_error`."""
+    if config.impute.max_error < 1:
+        blank = int((~table.known).sum())
+        filled = int((completed.source == Source.IMPUTED).sum())
+        told = (
+            f"impute.max_error={config.impute.max_error:g}: {filled} of {blank} blanks accepted, "
+            f"{judgement.acceptance.reason}"
+        )
+        (journal.note if filled else journal.warn)(told)
+
+
 def fill(table: LabelTable, judgement: Judgement) -> LabelTable:
-    """The table with every blank decided by its out-of-fold probability; observed cells stay."""
+    """The table with every accepted blank decided by its probability; observed cells stay."""
     decided = (judgement.probabilities > judgement.cell_thresholds).astype(np.int8)
-    fillable = ~table.known & np.isfinite(judgement.probabilities)
+    fillable = ~table.known & judgement.accepted
     return dataclasses.replace(
         table,
         values=np.where(fillable, decided, table.values),
@@ -166,9 +189,10 @@ def fill(table: LabelTable, judgement: Judgement) -> LabelTable:
 
 
 def cell_histories(
-    table: LabelTable, completed: LabelTable, judgement: Judgement, fold_of: np.ndarray
+    table: LabelTable, completed: LabelTable, completion: Completion
 ) -> pd.DataFrame:
     """One row per image and label, in the order of the table: the columns of cells.csv."""
+    judgement, fold_of = completion.judgement, completion.deal.fold_of
     rows, columns = table.values.shape
     blank = ~table.known.ravel()
     probabilities = judgement.probabilities.ravel()
@@ -187,11 +211,71 @@ def cell_histories(
             "accepted": completed.values.ravel() != MISSING,
             "fold": folds,
             "model": [
-                f"{name}/fold{fold}" if ok else ""
-                for name, fold, ok in zip(names, folds, asked, strict=True)
+                f"{name}/fold{fold}/round{number}" if ok else ""
+                for name, fold, number, ok in zip(
+                    names, folds, np.tile(completion.model_round, rows), asked, strict=True
+                )
             ],
         }
     )
+
+
+def write_suspects(path: Path, table: LabelTable, judgement: Judgement) -> None:
+    """suspects.csv: cells that people gave and the model contradicts, the surest first."""
+    rows = [
+        (
+            table.filenames[row],
+            name,
+            int(table.values[row, column]),
+            float(judgement.probabilities[row, column]),
+            float(confidence),
+        )
+        for column, name in enumerate(table.names)
+        for row, confidence in zip(
+            judgement.suspects[column].rows.tolist(),
+            judgement.suspects[column].confidence.tolist(),
+            strict=True,
+        )
+    ]
+    columns = ["filename", "label", "value", "probability", "confidence"]
+    frame = pd.DataFrame(rows, columns=columns)
+    with replacing(path) as temporary:
+        frame.sort_values("confidence", ascending=False, kind="stable").to_csv(
+            temporary, index=False
+        )
+
+
+def acceptance_record(
+    config: ConfigDict, completed: LabelTable, judgement: Judgement
+) -> dict[str, Any]:
+    """summary.json's `acceptance`: the promise, and what known cells say of it."""
+    rule = judgement.acceptance
+    return {
+        "max_error": config.impute.max_error,
+        "cut": rule.cut if np.isfinite(rule.cut) else None,
+        "known_coverage": rule.coverage,
+        "known_errors": rule.errors,
+        "known_accepted": rule.count,
+        "bound": rule.bound,
+        "level": LEVEL,
+        "filled": int((completed.source == Source.IMPUTED).sum()),
+        "reason": rule.reason,
+    }
+
+
+def round_records(table: LabelTable, completion: Completion) -> list[dict[str, Any]]:
+    """summary.json's `rounds`: what each round of self-training gained, and what was kept."""
+    return [
+        {
+            table.names[label]: {
+                "log_loss_fall": gain.mean,
+                "standard_error": gain.error,
+                "kept": gain.accepted,
+            }
+            for label, gain in gained.items()
+        }
+        for gained in completion.rounds
+    ]
 
 
 def threshold_records(
@@ -211,11 +295,12 @@ def threshold_records(
 def label_records(
     table: LabelTable,
     completed: LabelTable,
-    judgement: Judgement,
-    unfit: dict[int, str],
+    completion: Completion,
+    guards: list[Guards],
     truth: LabelTable | None,
 ) -> dict[str, dict[str, Any]]:
     """summary.json's `labels`: what each label's filled cells are worth."""
+    judgement, unfit = completion.judgement, completion.deal.unfit
     records = {}
     for column, name in enumerate(table.names):
         verdict, metrics = judgement.verdicts[column], judgement.metrics[column]
@@ -234,6 +319,13 @@ def label_records(
             "prior_log_loss": verdict.prior_log_loss,
             "metrics": metrics.values,
             "undefined": metrics.reasons,
+            "uncalibrated": {
+                key: judgement.uncalibrated[column].values[key] for key in CALIBRATION
+            },
+            "round": int(completion.model_round[column]),
+            "prevalence": judgement.prevalence[column]._asdict(),
+            "suspects": len(judgement.suspects[column].rows),
+            "guards": guard_record(guards[column]),
         }
         if truth is not None:
             right = int((values == truth.values[filled, column]).sum())
@@ -241,3 +333,23 @@ def label_records(
             record["truth"] = {"filled": count, "right": right, "share": right / max(count, 1)}
         records[name] = record
     return records
+
+
+def guard_record(found: Guards) -> dict[str, Any]:
+    """A label's `guards` in summary.json."""
+    return {
+        "filled_prevalence": {
+            "observed": found.prevalence.observed,
+            "filled": found.prevalence.filled,
+            "z": found.prevalence.z,
+            "p_value": found.prevalence_p,
+            "differs": found.prevalence_differs,
+        },
+        "blankness": {
+            "auc": found.blankness.auc._asdict(),
+            "p_value": found.blankness.p_holm,
+            "predictable": found.blankness.predictable,
+            "reason": found.blankness.reason,
+        },
+        "copies": dataclasses.asdict(found.copies),
+    }

@@ -272,7 +272,6 @@ def fit_classifier(
                 division.splits,
                 features,
                 feature_shape_of(config, backbone),
-                collection.table.filenames,
                 devices,
                 checkpoints,
                 on_epoch,

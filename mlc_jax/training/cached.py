@@ -1,6 +1,6 @@
 """Features that the devices hold: an epoch is one compiled program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -9,11 +9,10 @@ import numpy as np
 
 from mlc_jax.data.sampling import Plan
 from mlc_jax.models.tuning import Params, Trained
-from mlc_jax.training.features import Cells, gathered, row_moments, take_cells
+from mlc_jax.training.features import Cells, gathered, row_moments, take_batch, take_context
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.step import (
     PER_HEAD,
-    Batch,
     Frozen,
     Recipe,
     Sums,
@@ -29,10 +28,14 @@ class CachedFeatures:
     Args:
       features: host array.
       devices: what holds them and runs the programs.
+      filenames: of the N images.
     """
 
-    def __init__(self, features: np.ndarray, devices: Devices) -> None:
+    def __init__(
+        self, features: np.ndarray, devices: Devices, filenames: Sequence[str] = ()
+    ) -> None:
         self._host, self._devices = features, devices
+        self.filenames = filenames or [f"row {row}" for row in range(len(features))]
         self._replicated = devices.replicate(features)
 
     @cached_property
@@ -69,28 +72,29 @@ class CachedFeed:
                 state: TrainState, frozen: Frozen, cells: Cells, features: jax.Array, plan: Plan
             ) -> tuple[TrainState, Sums]:
                 def one(state: TrainState, plan: Plan) -> tuple[TrainState, Sums]:
-                    batch = Batch(features[plan.rows, plan.views], *take_cells(cells, plan))
-                    return step(state, frozen, batch)
+                    inputs = features[plan.rows, plan.views]
+                    return step(state, frozen, take_batch(inputs, cells, plan, state.step))
 
                 return jax.lax.scan(one, state, plan)
 
             return train_epoch
 
         def build_logits(axis_name: str | None) -> Callable[..., Any]:
-            all_heads = jax.vmap(network, in_axes=(0, PER_HEAD, 0))
+            all_heads = jax.vmap(network, in_axes=(0, PER_HEAD, 0, 0))
 
             def logits(
-                params: Trained, frozen: Frozen, features: jax.Array, plan: Plan
+                params: Trained, frozen: Frozen, cells: Cells, features: jax.Array, plan: Plan
             ) -> jax.Array:
                 def one(plan: Plan) -> jax.Array:
-                    return all_heads(params, frozen, features[plan.rows, plan.views])
+                    inputs = features[plan.rows, plan.views]
+                    return all_heads(params, frozen, inputs, take_context(cells, plan))
 
                 return gathered(jax.lax.map(one, plan), axis_name, 2)
 
             return logits
 
         self._train_epoch = devices.wrap(build_epoch, (None, None, None, None, 2), donate=(0,))
-        self._logits = devices.wrap(build_logits, (None, None, None, 2))
+        self._logits = devices.wrap(build_logits, (None, None, None, None, 2))
 
     def init(self, seed: int, heads: int) -> Trained:
         """See `Feed`."""
@@ -102,7 +106,7 @@ class CachedFeed:
         """See `Feed`."""
         return self._train_epoch(state, frozen, cells, self._features, plan)
 
-    def logits(self, params: Trained, frozen: Frozen, plan: Plan) -> np.ndarray:
+    def logits(self, params: Trained, frozen: Frozen, cells: Cells, plan: Plan) -> np.ndarray:
         """See `Feed`."""
-        made = np.asarray(self._logits(params, frozen, self._features, plan))
+        made = np.asarray(self._logits(params, frozen, cells, self._features, plan))
         return made[:, :, : plan.rows.shape[2]]

@@ -4,44 +4,53 @@ Head (label, fold) is fitted on the known cells of the fold's training rows, sto
 next fold, and gives the out-of-fold logit of every image in its own fold, blank or not.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from mlc_jax.assess.metrics import roc_auc
-from mlc_jax.data.collection import Collection
 from mlc_jax.data.folds import Split
 from mlc_jax.data.sampling import HeadRows, PlanSource, as_they_are, balanced_label, plan_of_rows
-from mlc_jax.data.table import LabelTable
-from mlc_jax.journal import Journal
-from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.heads import HeadStack
-from mlc_jax.settings import cache_folder
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.features import Cells, Features
-from mlc_jax.training.feeds import feature_shape_of, open_features
 from mlc_jax.training.loop import Course, EpochFigures, check_logits, fit
 from mlc_jax.training.optimizers import backbone_rate, make_optimizer
 from mlc_jax.training.parallel import Devices
-from mlc_jax.training.provenance import run_inputs
 from mlc_jax.training.standards import freeze
 from mlc_jax.training.step import Recipe
-from mlc_jax.training.writer import MetricsWriter
 
 
 @dataclass(frozen=True)
 class Head:
-    """One head of the stack: the label it speaks of and the part each image plays for it."""
+    """One head of the stack: its label, its split, by number, and the part each image plays."""
 
     label: int
+    number: int
     split: Split
     rows: HeadRows
     stop: np.ndarray
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the heads of each split are taught; splits of one lesson are taught the same.
+
+    Attributes:
+      labels: float64 [1 or splits, N, L] in [0, 1].
+      weights: float64, same shape; 0 where a cell must not enter the loss.
+      context: float64 [1 or splits, N, L], what a head may be told of an image's other labels, -2
+        to 2, 0 being nothing; or [1, N, 0] where heads are told nothing at all.
+    """
+
+    labels: np.ndarray
+    weights: np.ndarray
+    context: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -49,12 +58,17 @@ class CrossFit:
     """What the heads said about images they never saw.
 
     Attributes:
-      logits: float64 [N, L], out of fold and corrected for oversampling; NaN for labels not fitted.
+      logits: float64 [N, L], out of fold and corrected for oversampling; means over the image's
+        views and, where images were dealt into folds more than once, over the deals. NaN for labels
+        not fitted.
+      by_split: float64 [splits, N, L], what the heads of each split say about every image, those
+        they were fitted on too; empty where it was not asked for.
       best_epoch: int64 [heads], the epoch whose parameters each head kept.
       heads: the heads, in the order of the stack.
     """
 
     logits: np.ndarray
+    by_split: np.ndarray
     best_epoch: np.ndarray
     heads: tuple[Head, ...]
 
@@ -84,50 +98,74 @@ def unfit_reason(labels: np.ndarray, splits: Sequence[Split]) -> str | None:
     return None
 
 
+def human_lesson(values: np.ndarray) -> Lesson:
+    """Known cells as they are, int8 [N, L] with -1 for missing; blank ones teach nothing."""
+    known = values >= 0
+    nothing = np.zeros((1, len(values), 0))
+    return Lesson(np.maximum(values, 0.0)[None], known[None].astype(np.float64), nothing)
+
+
 def make_heads(
     values: np.ndarray, labels: Sequence[int], splits: Sequence[Split], ratio: float
 ) -> tuple[Head, ...]:
-    """The heads of the given labels, all folds of a label side by side.
+    """The heads of the given labels, all splits of a label side by side, fitted on known cells.
 
     Args:
       values: int8 [N, L], cells that may be learned from; -1 where not known.
       labels: columns to fit.
-      splits: one per fold, made before anything else.
+      splits: made before anything else.
       ratio: share to which the minority class is oversampled; 0 for none.
     """
     heads = []
     for label in labels:
         column = values[:, label]
-        for split in splits:
+        for number, split in enumerate(splits):
             train = split.train[column[split.train] >= 0]
             stop = split.stop[column[split.stop] >= 0]
             rows = balanced_label(train, column[train], ratio) if ratio else as_they_are(train)
-            heads.append(Head(label, split, rows, stop))
+            heads.append(Head(label, number, split, rows, stop))
+    return tuple(heads)
+
+
+def taught_heads(
+    values: np.ndarray, labels: Sequence[int], splits: Sequence[Split]
+) -> tuple[Head, ...]:
+    """As `make_heads`, but fitted on blank cells of the training rows too, each row once."""
+    heads = []
+    for label in labels:
+        for number, split in enumerate(splits):
+            stop = split.stop[values[split.stop, label] >= 0]
+            heads.append(Head(label, number, split, as_they_are(split.train), stop))
     return tuple(heads)
 
 
 def cross_fit(
     config: ConfigDict,
     values: np.ndarray,
+    lesson: Lesson,
     heads: tuple[Head, ...],
     features: Features,
     feature_shape: tuple[int, int, int],
-    filenames: Sequence[str],
     devices: Devices,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | None,
     on_epoch: Callable[[EpochFigures], None],
     warn: Callable[[str], None],
+    *,
+    ask_all: bool = False,
+    correct: bool = True,
 ) -> CrossFit:
     """Trains all heads and asks each about its own fold.
 
     Args:
       config: the run's configuration.
-      values: int8 [N, L], the cells that may be learned from; -1 elsewhere.
-      heads: from `make_heads`.
+      values: int8 [N, L], the cells that people gave; -1 elsewhere. Heads are stopped on them.
+      lesson: what the heads are fitted to.
+      heads: from `make_heads` or `taught_heads`.
       features: of all images.
       feature_shape: (h, w, C) of one view.
-      filenames: of the rows of `values`.
       devices, checkpoints, on_epoch, warn: see `fit`.
+      ask_all: whether every head is asked about every image, for `by_split`.
+      correct: whether logits are corrected for oversampling, as the original recipe did not.
     """
     plans = PlanSource(
         tuple(head.rows for head in heads),
@@ -137,7 +175,7 @@ def cross_fit(
         config.seed,
     )
     recipe = Recipe(
-        HeadStack(config.head.name, feature_shape, outputs=1),
+        HeadStack(config.head.name, feature_shape, outputs=1, context=lesson.context.shape[-1]),
         make_optimizer(
             config.optimizer,
             config.schedule,
@@ -152,10 +190,18 @@ def cross_fit(
     outputs = np.array([[head.label] for head in heads])
     train = [head.split.train for head in heads]
     frozen = devices.replicate(freeze(features, feed, values, train, outputs))
+    own_split = np.array([head.number for head in heads])
+    groups = max(len(lesson.labels), len(lesson.context))
+
+    def of_groups(part: np.ndarray) -> jax.Array:
+        return jnp.asarray(np.broadcast_to(part, (groups, *part.shape[1:])), jnp.float32)
+
     cells = devices.replicate(
         Cells(
-            jnp.asarray(np.maximum(values, 0), jnp.float32),
-            jnp.asarray(values >= 0, jnp.float32),
+            of_groups(lesson.labels),
+            of_groups(lesson.weights),
+            of_groups(lesson.context),
+            jnp.asarray(own_split if groups > 1 else np.zeros_like(own_split), jnp.int32),
             jnp.asarray(outputs, jnp.int32),
         )
     )
@@ -169,81 +215,35 @@ def cross_fit(
         seed=config.seed,
         patience=config.patience,
         save_every=config.save_every,
-        filenames=filenames,
+        filenames=features.filenames,
     )
     fitted = fit(course, feed, frozen, cells, devices, checkpoints, on_epoch, warn)
-    predicted = tuple(head.split.predict for head in heads)
-    asked = plan_of_rows(predicted, config.batch_size)
-    answers = feed.logits(fitted.params, frozen, asked)
-    check_logits(answers, asked, filenames)
-    logits = np.full(values.shape, np.nan)
-    for head, rows, own in zip(heads, predicted, by_head(answers), strict=True):
-        shift = head.rows.log_odds_shift(values[head.rows.rows, head.label, None])
-        logits[rows, head.label] = own[: rows.size, 0] - shift
-    return CrossFit(logits, fitted.stopping.epoch, heads)
+
+    everyone = np.arange(len(values))
+    asked = tuple(everyone if ask_all else head.split.predict for head in heads)
+    seen = [
+        plan_of_rows(asked, config.batch_size, view) for view in range(config.features.views + 1)
+    ]
+    by_view = [feed.logits(fitted.params, frozen, cells, plan) for plan in seen]
+    for logits, plan in zip(by_view, seen, strict=True):
+        check_logits(logits, plan, features.filenames)
+    answers = np.mean([by_head(logits) for logits in by_view], axis=0)
+    total, times = np.zeros(values.shape), np.zeros(values.shape)
+    by_split = np.full((own_split.max() + 1 if ask_all else 0, *values.shape), np.nan)
+    for head, rows, own in zip(heads, asked, answers, strict=True):
+        said = own[: rows.size, 0] - (_shift(head, values) if correct else 0.0)
+        mine = head.split.predict
+        total[mine, head.label] += said[mine] if ask_all else said
+        times[mine, head.label] += 1
+        if ask_all:
+            by_split[head.number, :, head.label] = said
+    logits = np.where(times > 0, total / np.maximum(times, 1), np.nan)
+    return CrossFit(logits, by_split, fitted.stopping.epoch, heads)
 
 
-def table_heads(
-    config: ConfigDict, table: LabelTable, splits: Sequence[Split], unfit: Mapping[int, str]
-) -> tuple[Head, ...]:
-    """The heads of every label of a table but the `unfit` columns."""
-    labels = [column for column in range(len(table.names)) if column not in unfit]
-    ratio = config.oversample_ratio if config.oversample == "label" else 0.0
-    return make_heads(table.values, labels, splits, ratio)
-
-
-def cross_fit_table(
-    config: ConfigDict,
-    workdir: Path,
-    collection: Collection,
-    backbone: Backbone,
-    splits: Sequence[Split],
-    unfit: Mapping[int, str],
-    journal: Journal,
-) -> CrossFit:
-    """Extracts the features of a collection and cross-fits every label of it that can be fitted.
-
-    Args:
-      config: the run's configuration.
-      workdir: holds the checkpoints, which are continued, and metrics.jsonl. From the checkpoint of
-        a finished run nothing is trained: its heads are asked again.
-      collection, backbone, splits: what is learned.
-      unfit: columns to leave out.
-      journal: told of every phase.
-    """
-    table = collection.table
-    devices = Devices(config.parallel)
-    features = open_features(config, collection.images, backbone, devices, cache_folder(), journal)
-    heads = table_heads(config, table, splits, unfit)
-    journal.note(
-        f"{len(heads)} {config.head.name} heads ({len(heads) // config.folds} labels x "
-        f"{config.folds} folds) on "
-        f"{devices.count} {devices.platform} device(s) under {config.parallel}"
-    )
-    checkpoints = Checkpoints(workdir / "checkpoints", run_inputs(config, collection, backbone))
-    writer = MetricsWriter(workdir)
-    try:
-        with journal.phase("train heads", config.epochs, "epochs") as advance:
-
-            def on_epoch(figures: EpochFigures) -> None:
-                writer.write(figures.epoch, figures_for_people(figures, heads, table.names))
-                advance(1)
-
-            return cross_fit(
-                config,
-                table.values,
-                heads,
-                features,
-                feature_shape_of(config, backbone),
-                table.filenames,
-                devices,
-                checkpoints,
-                on_epoch,
-                journal.warn,
-            )
-    finally:
-        writer.close()
-        checkpoints.close()
+def _shift(head: Head, values: np.ndarray) -> float:
+    """Log odds that the head's sampling added."""
+    return float(head.rows.log_odds_shift(values[head.rows.rows, head.label, None])[0])
 
 
 def by_head(logits: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What training asks of the features of a data set, and what the sources of them share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from mlc_jax.models.features import Extract, FeatureSpec, features_of
 from mlc_jax.models.tuning import Params, Trained
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.step import (
+    Batch,
     Frozen,
     Recipe,
     Sums,
@@ -22,16 +23,21 @@ from mlc_jax.training.step import (
 
 
 class Cells(NamedTuple):
-    """The labels that a stack learns from.
+    """The labels that a stack learns from; heads of one group are taught the same.
 
     Attributes:
-      labels: float32 [N, L].
-      weights: float32 [N, L], 0 where a cell must not enter the loss.
+      labels: float32 [groups, N, L] in [0, 1].
+      weights: float32 [groups, N, L], 0 where a cell must not enter the loss.
+      context: float32 [groups, N, L], what a head may be told of an image's other labels, from
+        -2 to 2, 0 being nothing; or [groups, N, 0] where heads are told nothing at all.
+      group: int32 [heads].
       outputs: int32 [heads, outputs], the label that each output of each head speaks of.
     """
 
     labels: jax.Array
     weights: jax.Array
+    context: jax.Array
+    group: jax.Array
     outputs: jax.Array
 
 
@@ -49,7 +55,7 @@ class Feed(Protocol):
     ) -> tuple[TrainState, Sums]:
         """One epoch; the sums of each of its steps, [steps, heads] each."""
 
-    def logits(self, params: Trained, frozen: Frozen, plan: Plan) -> np.ndarray:
+    def logits(self, params: Trained, frozen: Frozen, cells: Cells, plan: Plan) -> np.ndarray:
         """Logits of the planned rows, float32 [steps, heads, batch, outputs]."""
 
 
@@ -59,6 +65,10 @@ class Features(Protocol):
     @property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and mean square over views and space, float64 [N, C] each."""
+
+    @property
+    def filenames(self) -> Sequence[str]:
+        """Of the N images, to name one of them by."""
 
     def feed(self, recipe: Recipe) -> Feed:
         """Gives the features to the heads of a recipe."""
@@ -70,10 +80,49 @@ def row_moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return flat.mean(axis=1, dtype=np.float64), np.square(flat).mean(axis=1, dtype=np.float64)
 
 
-def take_cells(cells: Cells, plan: Plan) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Labels and weights [heads, B, outputs] of one step's places, and which are no padding."""
-    places = plan.rows[..., None], cells.outputs[:, None, :]
-    return cells.labels[places], cells.weights[places], jnp.asarray(plan.mask)
+def take_batch(inputs: jax.Array, cells: Cells, plan: Plan, step: jax.Array) -> Batch:
+    """One training step's batch; some of the context is kept from the heads, see `withheld`."""
+    places = cells.group[:, None, None], plan.rows[..., None], cells.outputs[:, None, :]
+    told = withheld(take_context(cells, plan), plan.rows, step)
+    return Batch(inputs, cells.labels[places], cells.weights[places], told, jnp.asarray(plan.mask))
+
+
+def take_context(cells: Cells, plan: Plan) -> jax.Array:
+    """What heads are told of the other labels of their places, float32 [heads, B, L or 0].
+
+    Of the labels that a head speaks of itself it is told nothing.
+    """
+    told = cells.context[cells.group[:, None], plan.rows]
+    if not told.shape[-1]:
+        return told
+    own = jax.nn.one_hot(cells.outputs, told.shape[-1]).max(axis=1)
+    return told * (1 - own)[:, None, :]
+
+
+WITHHELD = 0.15
+"""Share of an image's other labels that training keeps from a head, so that it can do without."""
+
+
+def withheld(context: jax.Array, rows: jax.Array | np.ndarray, step: jax.Array) -> jax.Array:
+    """Sets a share of the context to 0, which tells nothing; [heads, B, K] to the same shape.
+
+    Which entries is a function of (step, row, head, label), by the mixer of MurmurHash3: no hidden
+    stream, and the same on any number of devices, under jit and pmap.
+    """
+    heads, _, labels = context.shape
+    if not labels:
+        return context
+    place = jnp.arange(heads, dtype=jnp.uint32)[:, None, None] * jnp.uint32(0x9E3779B1)
+    place ^= jnp.asarray(rows, jnp.uint32)[..., None] * jnp.uint32(0x85EBCA77)
+    place ^= jnp.arange(labels, dtype=jnp.uint32) * jnp.uint32(0xC2B2AE3D)
+    bits = _mixed(place ^ _mixed(step.astype(jnp.uint32) + jnp.uint32(1)))
+    return jnp.where(bits < jnp.uint32(WITHHELD * 2**32), 0.0, context)
+
+
+def _mixed(bits: jax.Array) -> jax.Array:
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    return bits ^ (bits >> 16)
 
 
 def gathered(array: jax.Array, axis_name: str | None, axis: int) -> jax.Array:

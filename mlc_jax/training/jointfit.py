@@ -101,7 +101,6 @@ def joint_fit(
     splits: Sequence[Split],
     features: Features,
     feature_shape: tuple[int, int, int],
-    filenames: Sequence[str],
     devices: Devices,
     checkpoints: Checkpoints,
     on_epoch: Callable[[EpochFigures], None],
@@ -115,7 +114,6 @@ def joint_fit(
       held_in: int64 rows that may be learned from; none of the test split.
       splits: of the held-in rows, one per fold.
       features: of all images.
-      filenames: of all rows.
       feature_shape, devices, checkpoints, on_epoch, warn: see `fit`.
     """
     labels_count = teaching.human.shape[1]
@@ -142,8 +140,10 @@ def joint_fit(
     frozen = devices.replicate(freeze(features, feed, teaching.human, train, outputs))
     cells = devices.replicate(
         Cells(
-            jnp.asarray(np.maximum(teaching.labels, 0), jnp.float32),
-            jnp.asarray(teaching.weights, jnp.float32),
+            jnp.asarray(np.maximum(teaching.labels, 0), jnp.float32)[None],
+            jnp.asarray(teaching.weights, jnp.float32)[None],
+            jnp.zeros((1, len(teaching.labels), 0)),
+            jnp.zeros(len(train), jnp.int32),
             jnp.asarray(outputs, jnp.int32),
         )
     )
@@ -157,15 +157,15 @@ def joint_fit(
         seed=config.seed,
         patience=config.patience,
         save_every=config.save_every,
-        filenames=filenames,
+        filenames=features.filenames,
     )
     fitted = fit(course, feed, frozen, cells, devices, checkpoints, on_epoch, warn)
 
     everything = np.arange(len(teaching.human))
     asked = (*(split.predict for split in splits), everything)
     asked_plan = plan_of_rows(asked, config.batch_size)
-    logits = feed.logits(fitted.params, frozen, asked_plan)
-    check_logits(logits, asked_plan, filenames)
+    logits = feed.logits(fitted.params, frozen, cells, asked_plan)
+    check_logits(logits, asked_plan, features.filenames)
     answers = by_head(logits)
     shifts = [own.log_odds_shift(teaching.human[own.rows]) for own in samples]
     out_of_fold = np.full(teaching.human.shape, np.nan)

@@ -89,7 +89,7 @@ def fit(
     frozen: Frozen,
     cells: Cells,
     devices: Devices,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | None,
     on_epoch: Callable[[EpochFigures], None],
     warn: Callable[[str], None],
 ) -> Fitted:
@@ -99,7 +99,8 @@ def fit(
 
     Args:
       course, feed, frozen, cells, devices: what is trained, on what, by what.
-      checkpoints: where the state is saved; the newest intact one is continued.
+      checkpoints: where the state is saved; the newest intact one is continued. None for a fit that
+        is part of a larger measurement and is repeated whole.
       on_epoch: told of each epoch, before a checkpoint of it is made, so that a run which is
         stopped in between repeats the epoch and tells of it again.
       warn: told of damaged checkpoints.
@@ -114,7 +115,8 @@ def fit(
     stopping = EarlyStopping.start(course.patience, heads)
     plans = PlanIterator(course.plans)
     first = 0
-    if (restored := checkpoints.restore_latest(state, warn)) is not None:
+    restored = None if checkpoints is None else checkpoints.restore_latest(state, warn)
+    if restored is not None:
         state, progress, first = restored
         stopping = EarlyStopping(
             course.patience, **{k: np.array(v) for k, v in progress["stopping"].items()}
@@ -132,7 +134,7 @@ def fit(
             plan = next(plans)
             state, sums = feed.train_epoch(state, frozen, cells, plan)
             check_steps(np.asarray(sums.broken), epoch, plan, course.filenames)
-            logits = feed.logits(state.params, frozen, course.stop)
+            logits = feed.logits(state.params, frozen, cells, course.stop)
             check_logits(logits, course.stop, course.filenames)
             loss, accuracy, auc = course.stop_figures(logits)
             if not (np.isfinite(loss).all() and np.isfinite(accuracy).all()):
@@ -156,7 +158,7 @@ def fit(
             )
             over = epoch + 1 == course.plans.epochs or not stopping.active.any()
             due = (epoch + 1) % course.save_every == 0 or time.monotonic() - saved > SAVE_SECONDS
-            if over or due or requested():
+            if checkpoints is not None and (over or due or requested()):
                 checkpoints.save(epoch + 1, state, _progress(stopping, plans))
                 saved = time.monotonic()
             check()

@@ -4,7 +4,7 @@ The images of each step are read through the pipeline. For the same (row, view) 
 features as the store holds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,11 +19,17 @@ from mlc_jax.data.sampling import Plan
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.features import FeatureSpec, extract_passes, features_of
 from mlc_jax.models.tuning import Trained, merged, split_params
-from mlc_jax.training.features import Cells, extractor, gathered, row_moments, take_cells
+from mlc_jax.training.features import (
+    Cells,
+    extractor,
+    gathered,
+    row_moments,
+    take_batch,
+    take_context,
+)
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.step import (
     PER_HEAD,
-    Batch,
     Frozen,
     Recipe,
     Sums,
@@ -74,6 +80,11 @@ class OnlineFeatures:
         means, squares = zip(*pieces, strict=True)
         return np.concatenate(means), np.concatenate(squares)
 
+    @property
+    def filenames(self) -> Sequence[str]:
+        """See `Features`."""
+        return self.images.filenames
+
     def feed(self, recipe: Recipe) -> "OnlineFeed":
         """See `Features`."""
         return OnlineFeed(self, recipe)
@@ -96,9 +107,12 @@ class OnlineFeed:
         self._tuned, self.frozen_backbone = split_params(source.backbone, source.trainable)
         head = head_network(recipe.stack)
 
-        def network(params: Trained, frozen: Frozen, images: jax.Array) -> jax.Array:
+        def network(
+            params: Trained, frozen: Frozen, images: jax.Array, context: jax.Array
+        ) -> jax.Array:
             whole = merged(frozen.backbone, params.backbone)
-            return head(params, frozen, features_of(source.backbone, source.spec, whole, images))
+            made = features_of(source.backbone, source.spec, whole, images)
+            return head(params, frozen, made, context)
 
         def build_step(axis_name: str | None) -> Callable[..., Any]:
             step = make_train_step(recipe, network, axis_name)
@@ -106,20 +120,23 @@ class OnlineFeed:
             def train_step(
                 state: TrainState, frozen: Frozen, cells: Cells, images: jax.Array, plan: Plan
             ) -> tuple[TrainState, Sums]:
-                return step(state, frozen, Batch(images, *take_cells(cells, plan)))
+                return step(state, frozen, take_batch(images, cells, plan, state.step))
 
             return train_step
 
         def build_logits(axis_name: str | None) -> Callable[..., Any]:
-            all_heads = jax.vmap(network, in_axes=(0, PER_HEAD, 0))
+            all_heads = jax.vmap(network, in_axes=(0, PER_HEAD, 0, 0))
 
-            def logits(params: Trained, frozen: Frozen, images: jax.Array) -> jax.Array:
-                return gathered(all_heads(params, frozen, images), axis_name, 1)
+            def logits(
+                params: Trained, frozen: Frozen, cells: Cells, images: jax.Array, plan: Plan
+            ) -> jax.Array:
+                context = take_context(cells, plan)
+                return gathered(all_heads(params, frozen, images, context), axis_name, 1)
 
             return logits
 
         self._train_step = devices.wrap(build_step, (None, None, None, 1, 1), donate=(0,))
-        self._logits = devices.wrap(build_logits, (None, None, 1))
+        self._logits = devices.wrap(build_logits, (None, None, None, 1, 1))
 
     def init(self, seed: int, heads: int) -> Trained:
         """See `Feed`."""
@@ -137,9 +154,12 @@ class OnlineFeed:
             sums.append(own)
         return state, jax.tree.map(lambda *steps: jnp.stack(steps), *sums)
 
-    def logits(self, params: Trained, frozen: Frozen, plan: Plan) -> np.ndarray:
+    def logits(self, params: Trained, frozen: Frozen, cells: Cells, plan: Plan) -> np.ndarray:
         """See `Feed`."""
-        made = [self._logits(params, frozen, images) for images in self._images(plan)]
+        made = []
+        for step, images in enumerate(self._images(plan)):
+            part = jax.tree.map(lambda array, step=step: array[step], plan)
+            made.append(self._logits(params, frozen, cells, images, part))
         return np.stack([np.asarray(step) for step in made])[:, :, : plan.rows.shape[2]]
 
     def _images(self, plan: Plan) -> Any:

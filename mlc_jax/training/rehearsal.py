@@ -181,8 +181,10 @@ def _one_step(
     )
     cells = devices.replicate(
         Cells(
-            jnp.asarray(np.maximum(values, 0), jnp.float32),
-            jnp.ones(values.shape, jnp.float32),
+            jnp.asarray(np.maximum(values, 0), jnp.float32)[None],
+            jnp.ones((1, *values.shape), jnp.float32),
+            jnp.zeros((1, rows, 0)),
+            jnp.zeros(heads, jnp.int32),
             jnp.asarray(course.outputs, jnp.int32),
         )
     )
@@ -197,7 +199,7 @@ def _one_step(
         return jax.block_until_ready(feed.train_epoch(given, frozen, cells, step))[0]
 
     trained, step_seconds = _twice(train)
-    _, look_seconds = _twice(lambda: feed.logits(trained.params, frozen, look))
+    _, look_seconds = _twice(lambda: feed.logits(trained.params, frozen, cells, look))
     folder = Path(tempfile.mkdtemp(prefix=".dry_run-", dir=workdir))
     checkpoints = Checkpoints(folder, {"dry_run": True})
     try:

@@ -78,12 +78,14 @@ class Batch(NamedTuple):
         or images uint8 [heads, B, H, W, 3].
       labels: float32 [heads, B, outputs].
       weights: float32 [heads, B, outputs], 0 where a cell is not known.
+      context: float32 [heads, B, context], what the heads are told of the other labels.
       valid: bool [heads, B], false where a place is padding.
     """
 
     inputs: jax.Array
     labels: jax.Array
     weights: jax.Array
+    context: jax.Array
     valid: jax.Array
 
 
@@ -104,8 +106,8 @@ class Sums(NamedTuple):
 
 
 TrainStep = Callable[[TrainState, Frozen, Batch], tuple[TrainState, Sums]]
-Network = Callable[[Trained, Frozen, jax.Array], jax.Array]
-"""One head's logits [B, outputs] from its parameters, its part of `Frozen` and its inputs."""
+Network = Callable[[Trained, Frozen, jax.Array, jax.Array], jax.Array]
+"""One head's logits [B, outputs] from parameters, its part of `Frozen`, its inputs and context."""
 
 PER_HEAD = Frozen(*cast(tuple[Any, ...], (0, 0, 0, None)))
 """The axes of heads in `Frozen`, for `jax.vmap`."""
@@ -119,8 +121,10 @@ def standardise(features: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Arr
 def head_network(stack: HeadStack) -> Network:
     """The network over features that were made before: standardise, then the head."""
 
-    def network(params: Trained, frozen: Frozen, features: jax.Array) -> jax.Array:
-        return stack.apply(params.head, standardise(features, frozen.mean, frozen.std))
+    def network(
+        params: Trained, frozen: Frozen, features: jax.Array, context: jax.Array
+    ) -> jax.Array:
+        return stack.apply(params.head, standardise(features, frozen.mean, frozen.std), context)
 
     return network
 
@@ -156,9 +160,13 @@ def make_train_step(recipe: Recipe, network: Network, axis_name: str | None = No
     per_head = Targets(*cast(tuple[Any, ...], (0, 0, 0, None)))
 
     def head_loss(
-        params: Trained, frozen: Frozen, inputs: jax.Array, targets: Targets
+        params: Trained,
+        frozen: Frozen,
+        inputs: jax.Array,
+        context: jax.Array,
+        targets: Targets,
     ) -> tuple[jax.Array, Sums]:
-        logits = network(params, frozen, inputs)
+        logits = network(params, frozen, inputs, context)
         loss = make_loss(recipe.loss, frozen.statistics, axis_name)
         loss_sum, loss_count = loss(logits, targets)
         weights = jnp.where(targets.known, targets.weights, 0.0)
@@ -169,9 +177,9 @@ def make_train_step(recipe: Recipe, network: Network, axis_name: str | None = No
     def train_step(state: TrainState, frozen: Frozen, batch: Batch) -> tuple[TrainState, Sums]:
         epoch = state.step // recipe.steps_per_epoch
         targets = Targets(batch.labels, batch.weights, batch.valid, epoch)
-        axes = (0, PER_HEAD, 0, per_head)
+        axes = (0, PER_HEAD, 0, 0, per_head)
         gradients, sums = jax.vmap(jax.grad(head_loss, has_aux=True), in_axes=axes)(
-            state.params, frozen, batch.inputs, targets
+            state.params, frozen, batch.inputs, batch.context, targets
         )
         if axis_name is not None:
             sums, gradients = jax.lax.psum((sums, gradients), axis_name)

@@ -34,8 +34,7 @@ class MetricsWriter:
           figures: JSON whose leaves are numbers; a NaN is written as null.
         """
         if self._board is None:
-            lines = self._path.read_text().splitlines(keepends=True) if epoch else []
-            write_text(self._path, "".join(lines[:epoch]))
+            write_text(self._path, _lines_before(self._path, epoch))
             self._board = SummaryWriter(str(self._folder), purge_step=epoch or None)
         line = json.dumps({"epoch": epoch, **without_nan(figures)}, allow_nan=False)
         with self._path.open("a") as file:
@@ -49,6 +48,16 @@ class MetricsWriter:
         """Writes out the event files."""
         if self._board is not None:
             self._board.close()
+
+
+def _lines_before(path: Path, epoch: int) -> str:
+    """The lines of earlier epochs; a course that stops early leaves out some numbers."""
+    kept = []
+    for line in path.read_text().splitlines(keepends=True) if epoch else []:
+        if not line.endswith("\n") or json.loads(line)["epoch"] >= epoch:
+            break
+        kept.append(line)
+    return "".join(kept)
 
 
 def _flat(prefix: str, figures: dict[str, Any]) -> list[tuple[str, float]]:

@@ -44,10 +44,12 @@ def steep(stack: HeadStack) -> Network:
     """The usual network and a root that adds 1; at a marked image it adds 0, and has no slope."""
     usual = head_network(stack)
 
-    def network(params: Trained, frozen: Frozen, features: jax.Array) -> jax.Array:
+    def network(
+        params: Trained, frozen: Frozen, features: jax.Array, context: jax.Array
+    ) -> jax.Array:
         marked = features[:, 0, 0, 0].astype(jnp.float32) == MARK
         root = jnp.sqrt(jnp.where(marked, 0.0, 1.0)[:, None] + 0.0 * params.head["dense"]["bias"])
-        return usual(params, frozen, features) + root
+        return usual(params, frozen, features, context) + root
 
     return network
 
@@ -77,8 +79,8 @@ class Sick:
         feed = self.inner if self.left >= 0 else self.ill
         return feed.train_epoch(state, frozen, cells, plan)
 
-    def logits(self, params: Any, frozen: Frozen, plan: Plan) -> np.ndarray:
-        return self.inner.logits(params, frozen, plan)
+    def logits(self, params: Any, frozen: Frozen, cells: Cells, plan: Plan) -> np.ndarray:
+        return self.inner.logits(params, frozen, cells, plan)
 
 
 def test_t11_what_is_not_finite(
@@ -114,7 +116,7 @@ def test_t11_what_is_not_finite(
                     for place in np.nonzero(((plan.rows == victim) & plan.mask).any(axis=2))
                 )
                 assert f"step {step}, head {head};" in str(caught.value)
-                named = set(re.findall(r"'(\d+)\.png'", str(caught.value)))
+                named = set(re.findall(r"'row (\d+)'", str(caught.value)))
                 assert named == {str(number) for number in plan.rows[step, head].tolist()}
                 assert digests(folder / "checkpoints") == before
         with row.trial("a metric"):

@@ -13,7 +13,13 @@ from mlc_jax.data.folds import assign_folds, rotations
 from mlc_jax.settings import resolve
 from mlc_jax.training.cached import CachedFeatures
 from mlc_jax.training.checkpoint import Checkpoints
-from mlc_jax.training.crossfit import CrossFit, cross_fit, figures_for_people, make_heads
+from mlc_jax.training.crossfit import (
+    CrossFit,
+    cross_fit,
+    figures_for_people,
+    human_lesson,
+    make_heads,
+)
 from mlc_jax.training.features import Feed
 from mlc_jax.training.loop import EpochFigures
 from mlc_jax.training.parallel import Devices
@@ -105,10 +111,10 @@ def fitted(
         return cross_fit(
             config,
             values,
+            human_lesson(values),
             heads,
             Wrapped(features, devices, wrap),
             features.shape[2:],
-            [f"{row}.png" for row in range(len(features))],
             devices,
             checkpoints,
             told,

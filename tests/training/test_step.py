@@ -128,10 +128,10 @@ def test_a_gradient_that_is_not_finite_is_seen_where_the_loss_is_finite() -> Non
     made = recipe("linear")
     network = head_network(made.stack)
 
-    def steep(params: Any, frozen: Frozen, inputs: jax.Array) -> jax.Array:
+    def steep(params: Any, frozen: Frozen, inputs: jax.Array, context: jax.Array) -> jax.Array:
         # The root of a zero adds nothing, and its slope is without bound.
         bad = params.head["dense"]["bias"] * inputs[0, 0, 0, 0] * 0.0
-        return network(params, frozen, inputs) + jnp.sqrt(bad)
+        return network(params, frozen, inputs, context) + jnp.sqrt(bad)
 
     state, whole = started(made), batch()
     for chosen, broken in ((network, False), (steep, True)):

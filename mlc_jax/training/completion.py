@@ -1,0 +1,183 @@
+"""Completing a table: deal into folds, cross-fit, teach in rounds what was learned, judge.
+
+The part of stage 1 that an audit repeats on tables with more blanks: it reads no file and writes
+none but checkpoints.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mlc_jax.assess.out_of_fold import Judgement, judge
+from mlc_jax.data.folds import Split, assign_folds, rotations
+from mlc_jax.data.table import MISSING
+from mlc_jax.errors import LabelsError
+from mlc_jax.training.checkpoint import Checkpoints
+from mlc_jax.training.crossfit import (
+    CrossFit,
+    Head,
+    Lesson,
+    cross_fit,
+    human_lesson,
+    make_heads,
+    taught_heads,
+    unfit_reason,
+)
+from mlc_jax.training.features import Features
+from mlc_jax.training.loop import EpochFigures
+from mlc_jax.training.parallel import Devices
+from mlc_jax.training.selftraining import Gain, gains, self_taught
+
+
+@dataclass(frozen=True)
+class Deal:
+    """How the images of a table lie in folds, before anything is fitted.
+
+    Attributes:
+      fold_of: int64 [N], the fold that each image is judged in.
+      splits: of that deal, and of the further ones of an ensemble.
+      unfit: column to the reason why a label cannot be fitted.
+    """
+
+    fold_of: np.ndarray
+    splits: tuple[Split, ...]
+    unfit: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A judged cross-fit.
+
+    Attributes:
+      deal: which image was asked about by whom.
+      judgement: probabilities, thresholds and figures.
+      model_round: int [L], the round whose heads speak of each label; 0 is the first fit.
+      rounds: per round after the first, column to what it gained.
+    """
+
+    deal: Deal
+    judgement: Judgement
+    model_round: np.ndarray
+    rounds: list[dict[int, Gain]]
+
+
+def deal_out(config: ConfigDict, values: np.ndarray, groups: np.ndarray) -> Deal:
+    """Deals the images into folds, `config.impute.deals` times, and finds what cannot be fitted.
+
+    Args:
+      config: the run's configuration.
+      values: int8 [N, L], cells that people gave; -1 elsewhere.
+      groups: int [N], equal for images that must lie in one fold.
+
+    Raises:
+      LabelsError: no label can be fitted.
+    """
+    fold_of = assign_folds(groups, values, config.folds, config.seed)
+    splits = list(rotations(fold_of, config.folds))
+    for number in range(1, config.impute.deals):
+        further = assign_folds(groups, values, config.folds, config.seed + 1000 * number)
+        splits += rotations(further, config.folds)
+    reasons = {
+        column: reason
+        for column in range(values.shape[1])
+        if (reason := unfit_reason(values[:, column], splits)) is not None
+    }
+    if len(reasons) == values.shape[1]:
+        raise LabelsError(
+            f"no label can be fitted ({'; '.join(dict.fromkeys(reasons.values()))}); give more "
+            "labelled images"
+        )
+    return Deal(fold_of, tuple(splits), reasons)
+
+
+def fitted_labels(values: np.ndarray, deal: Deal) -> list[int]:
+    """The columns that can be fitted."""
+    return [column for column in range(values.shape[1]) if column not in deal.unfit]
+
+
+def first_heads(config: ConfigDict, values: np.ndarray, deal: Deal) -> tuple[Head, ...]:
+    """The heads of the first fit, before any self-training."""
+    ratio = config.oversample_ratio if config.oversample == "label" else 0.0
+    return make_heads(values, fitted_labels(values, deal), deal.splits, ratio)
+
+
+def complete(
+    config: ConfigDict,
+    values: np.ndarray,
+    groups: np.ndarray,
+    deal: Deal,
+    features: Features,
+    feature_shape: tuple[int, int, int],
+    devices: Devices,
+    checkpoints_of: Callable[[int], Checkpoints | None],
+    on_epoch: Callable[[int, EpochFigures, tuple[Head, ...]], None],
+    warn: Callable[[str], None],
+) -> Completion:
+    """Fits, teaches in rounds as long as that helps, and judges.
+
+    Args:
+      config: the run's configuration; `config.impute.method` notebook takes the original recipe's
+        decisions: probabilities as they come out of the oversampled fit, one cut for all.
+      values: int8 [N, L], cells that people gave; -1 elsewhere.
+      groups: int [N], equal for images that lie in one fold.
+      deal: from `deal_out`.
+      features, feature_shape, devices: see `cross_fit`.
+      checkpoints_of: the checkpoints of a round.
+      on_epoch: told (round, figures, heads).
+      warn: told of damaged checkpoints.
+    """
+    labels = fitted_labels(values, deal)
+    rounds = config.impute.rounds if len(labels) else 0
+
+    def fit_round(number: int, lesson: Lesson, heads: tuple[Head, ...]) -> CrossFit:
+        checkpoints = checkpoints_of(number)
+        try:
+            return cross_fit(
+                config,
+                values,
+                lesson,
+                heads,
+                features,
+                feature_shape,
+                devices,
+                checkpoints,
+                lambda figures: on_epoch(number, figures, heads),
+                warn,
+                ask_all=number < rounds,
+                correct=config.impute.method != "notebook",
+            )
+        finally:
+            if checkpoints is not None:
+                checkpoints.close()
+
+    fitted = fit_round(0, human_lesson(values), first_heads(config, values, deal))
+    logits, by_split = fitted.logits.copy(), fitted.by_split.copy()
+    model_round = np.zeros(values.shape[1], np.int64)
+    told: list[dict[int, Gain]] = []
+    for number in range(1, rounds + 1):
+        lesson = self_taught(values, deal.splits, by_split)
+        again = fit_round(number, lesson, taught_heads(values, labels, deal.splits))
+        found = gains(values, logits, again.logits, deal.fold_of, groups, labels)
+        told.append(found)
+        accepted = [label for label in labels if found[label].accepted]
+        if not accepted:
+            break
+        logits[:, accepted] = again.logits[:, accepted]
+        model_round[accepted] = number
+        if number < rounds:
+            by_split[:, :, accepted] = again.by_split[:, :, accepted]
+    judgement = judge(
+        logits,
+        values,
+        values != MISSING,
+        deal.fold_of,
+        groups,
+        deal.unfit,
+        threshold=config.impute.threshold,
+        max_error=config.impute.max_error,
+        calibrate=config.impute.method != "notebook",
+        seed=config.seed,
+    )
+    return Completion(deal, judgement, model_round, told)

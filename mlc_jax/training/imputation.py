@@ -1,0 +1,104 @@
+"""Stage 1 on a collection: features, groups of copies, folds and fits, with checkpoints."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mlc_jax.data.collection import Collection
+from mlc_jax.data.near_copies import Groups, group_images
+from mlc_jax.data.table import MISSING
+from mlc_jax.journal import Journal
+from mlc_jax.models.backbones import Backbone
+from mlc_jax.settings import cache_folder
+from mlc_jax.training.checkpoint import Checkpoints
+from mlc_jax.training.completion import Completion, complete, deal_out
+from mlc_jax.training.crossfit import Head, figures_for_people
+from mlc_jax.training.features import Features
+from mlc_jax.training.feeds import feature_shape_of, open_features
+from mlc_jax.training.loop import EpochFigures
+from mlc_jax.training.parallel import Devices
+from mlc_jax.training.provenance import run_inputs
+from mlc_jax.training.writer import MetricsWriter
+
+
+@dataclass(frozen=True)
+class Imputation:
+    """What stage 1 made of a collection.
+
+    Attributes:
+      completion: the judged fits.
+      groups: which images had to share a fold.
+      features: of all images.
+    """
+
+    completion: Completion
+    groups: Groups
+    features: Features
+
+
+def impute_collection(
+    config: ConfigDict, workdir: Path, collection: Collection, backbone: Backbone, journal: Journal
+) -> Imputation:
+    """Runs stage 1, going on with the checkpoints in the workdir.
+
+    Args:
+      config: the run's configuration.
+      workdir: holds the checkpoints of each round and metrics.jsonl. From the checkpoints of a
+        finished run nothing is trained: its heads are asked again.
+      collection, backbone: what is learned.
+      journal: told of every phase, of what cannot be fitted and of each round.
+
+    Raises:
+      LabelsError: no label can be fitted.
+    """
+    table = collection.table
+    values = np.where(table.human, table.values, np.int8(MISSING))
+    devices = Devices(config.parallel)
+    features = open_features(config, collection.images, backbone, devices, cache_folder(), journal)
+    # Before anything is oversampled, augmented or fitted.
+    groups = group_images(collection.images.digests, features.moments[0], config.near_copies)
+    journal.note(groups.note)
+    deal = deal_out(config, values, groups.of_image)
+    for column, reason in deal.unfit.items():
+        journal.warn(f"label {table.names[column]}: left out of fitting, {reason}; blanks stay")
+    fitted = len(table.names) - len(deal.unfit)
+    journal.note(
+        f"{fitted * len(deal.splits)} {config.head.name} heads ({fitted} labels x "
+        f"{len(deal.splits)} folds) on {devices.count} {devices.platform} device(s) under "
+        f"{config.parallel}"
+    )
+    inputs = run_inputs(config, collection, backbone)
+    writer = MetricsWriter(workdir)
+    most = config.epochs * (config.impute.rounds + 1)
+    try:
+        with journal.phase("train heads", most, "epochs") as advance:
+
+            def on_epoch(number: int, figures: EpochFigures, heads: tuple[Head, ...]) -> None:
+                line = {"round": number} | figures_for_people(figures, heads, table.names)
+                writer.write(number * config.epochs + figures.epoch, line)
+                advance(1)
+
+            completion = complete(
+                config,
+                values,
+                groups.of_image,
+                deal,
+                features,
+                feature_shape_of(config, backbone),
+                devices,
+                lambda number: Checkpoints(workdir / "checkpoints" / f"round_{number}", inputs),
+                on_epoch,
+                journal.warn,
+            )
+    finally:
+        writer.close()
+    for number, gained in enumerate(completion.rounds, 1):
+        told = ", ".join(
+            f"{table.names[label]} {gain.mean:+.4f} ± {gain.error:.4f} "
+            f"{'kept' if gain.accepted else 'not kept'}"
+            for label, gain in gained.items()
+        )
+        journal.note(f"self-training round {number}, fall of the log loss: {told}")
+    return Imputation(completion, groups, features)
