@@ -27,6 +27,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(target)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # a full disk does not say where
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

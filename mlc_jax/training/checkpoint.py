@@ -6,14 +6,17 @@ a digest of its own. A checkpoint that does not match is never used; the one bef
 bad one is named.
 """
 
+import contextlib
+import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from mlc_jax.errors import CheckpointError, WorkdirError
@@ -91,7 +94,8 @@ class Checkpoints:
         meta = {"record": record, "digest": digest_bytes(record.encode())}
         tree = {"state": jax.device_get(state), "meta": meta}
         try:
-            self._orbax.save_checkpointables(epoch, tree, overwrite=True)
+            with _quiet():
+                self._orbax.save_checkpointables(epoch, tree, overwrite=True)
         except Exception as error:  # of its own threads and of what writes the arrays, many kinds
             self._failed = True
             for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
@@ -172,11 +176,30 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for what is under way and lets go of the folder."""
         try:
-            self._orbax.close()
+            with _quiet():
+                self._orbax.close()
         except Exception:
             # A save that failed is told of once more here, in place of our own word on it.
             if not self._failed:
                 raise
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what Orbax's threads say of a failed save off the screen: what it raises says it too.
+
+    With --verbosity=1 they are heard.
+    """
+    verbosity = logging.get_verbosity()
+    if verbosity >= 0:
+        yield
+        return
+    logging.set_verbosity(logging.FATAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _set_strange_aside(folder: Path) -> list[str]:
