@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 GRACE_SECONDS = 25.0
+ASK_AGAIN_SECONDS = 0.2
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -38,6 +39,7 @@ class _State:
 
     number: int | None = None
     depth: int = 0
+    raised: bool = False
 
 
 def requested() -> bool:
@@ -48,6 +50,7 @@ def requested() -> bool:
 def check() -> None:
     """Raises `Interrupted` where a signal has asked the run to stop."""
     if _State.number is not None:
+        _State.raised = True
         raise Interrupted(_State.number)
 
 
@@ -68,7 +71,7 @@ def handled() -> Iterator[None]:
     """Handles SIGTERM and SIGINT for the length of the block; in the main thread only."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    _State.number = None
+    _State.number, _State.raised = None, False
     former = {number: signal.signal(number, _on_signal) for number in SIGNALS}
     # Written by the C part of the handler, whatever the main thread is busy with.
     former_descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -83,17 +86,26 @@ def handled() -> Iterator[None]:
         os.close(writing)
         watcher.join()
         os.close(reading)
-        _State.number = None
+        _State.number, _State.raised = None, False
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    del frame
-    first = _State.number is None
-    if first:
+    if _State.number is None:
         _State.number = number
     # Once only: a second one must not break the clearing up that the first has begun.
-    if first and _State.depth == 0:
-        raise Interrupted(number)
+    if _State.depth == 0 and not _State.raised and not _swallows(frame):
+        check()
+
+
+def _swallows(frame: FrameType | None) -> bool:
+    """Whether what is raised now would be printed and lost: in a destructor, or while garbage is
+    collected. The watcher asks again a moment later.
+    """
+    while frame is not None:
+        if frame.f_code.co_name in ("__del__", "_xla_gc_callback"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _watch(reading: int) -> None:
@@ -103,12 +115,15 @@ def _watch(reading: int) -> None:
         return
     _say("stopping: what is being done is saved first; Ctrl-C once more stops at once")
     deadline = time.monotonic() + GRACE_SECONDS
-    while (left := deadline - time.monotonic()) > 0:
-        number = _next_signal(reading, left)
+    while time.monotonic() < deadline:
+        number = _next_signal(reading, ASK_AGAIN_SECONDS)
         if number is None:
             return
         if number == signal.SIGINT:
             os._exit(128 + number)
+        main = threading.main_thread().ident
+        if number == 0 and main is not None and _State.depth == 0 and not _State.raised:
+            signal.pthread_kill(main, signal.SIGTERM)
     _say(f"stopped after {GRACE_SECONDS:.0f} s; the same command goes on from what is saved")
     os._exit(128 + first)
 

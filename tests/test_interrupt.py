@@ -62,6 +62,31 @@ def test_without_a_signal_nothing_happens_and_the_handlers_are_given_back() -> N
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+class Closing:
+    """Takes long to go."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):
+            pass  # the handler runs between two of these
+
+
+def test_a_signal_in_a_destructor_is_not_lost(
+    capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    def work() -> None:
+        with handled():
+            closing = Closing()
+            del closing
+            time.sleep(5)
+            pytest.fail("the signal was lost")
+
+    with pytest.raises(Interrupted):
+        work()
+    assert not recwarn.list
+    assert "Traceback" not in capsys.readouterr().err
+
+
 BUSY = """
 import sys, time
 from mlc_jax import interrupt

@@ -106,17 +106,17 @@ def refused(cache: Path, arguments: list[str], *fault: Any, **more: Any) -> str:
     return lines[0]
 
 
-def arrays_of(folder: Path) -> dict[str, str]:
-    """Per checkpoint the digest of its arrays, from its record, which it is checked against."""
+def latest_arrays(folder: Path) -> str:
+    """The digest of the latest checkpoint's arrays, from its record, which it is checked against."""
     found = {}
     for step in folder.glob("[0-9]*"):
         for file in (step / "meta").rglob("*"):
             text = file.read_text(errors="replace") if file.is_file() else ""
             if '"arrays' in text.replace("\\", "") and "record" in text:
                 record = json.loads(json.loads(text)["record"])
-                found[step.name] = record["arrays"]
+                found[int(step.name)] = str(record["arrays"])
     assert found, f"no record in {folder}"
-    return found
+    return found[max(found)]
 
 
 def outcome(folder: Path, jobs: tuple[str, ...] = ("impute", "multilabel")) -> dict[str, Any]:
@@ -126,8 +126,10 @@ def outcome(folder: Path, jobs: tuple[str, ...] = ("impute", "multilabel")) -> d
         files = IMPUTE_FILES if job == "impute" else MULTILABEL_FILES
         for name in files:
             result[f"{job}/{name}"] = digest_bytes((folder / job / name).read_bytes())
-        latest = arrays_of(folder / job / "checkpoints")
-        result[f"{job}/checkpoint"] = latest[max(latest, key=int)]
-        if job == "multilabel":
-            result[f"{job}/classifier"] = arrays_of(folder / job / "classifier")
+        kept = folder / job / "checkpoints"
+        places = (
+            sorted(kept.glob("round_*")) if job == "impute" else [kept, folder / job / "classifier"]
+        )
+        for place in places:
+            result[f"{job}/{place.name}"] = latest_arrays(place)
     return result

@@ -39,11 +39,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     return Undisturbed(folder / "set", outcome(folder / "second"), time.monotonic() - began)
 
 
-# The occasions of each place that the undisturbed run passes: saves 3 + 3 and the classifier's.
+# Occasions that the undisturbed run passes: it saves 3 times in each of two rounds of imputing,
+# 3 times in training the classifier, and the classifier.
 PLACES = {
-    "before_save": (1, 3, 5),
-    "in_save": (1, 2, 3, 7),
-    "after_save": (2, 4),
+    "before_save": (1, 5, 8),
+    "in_save": (1, 2, 6, 10),
+    "after_save": (3, 7),
     "in_block": (1, 2),
     "after_block": (1, 3),
     "before_rename": (4, 12),
@@ -154,7 +155,7 @@ def test_t3_signals_save_and_exit(undisturbed: Undisturbed, table: Table, tmp_pa
                 epoch = 2 * trial + 1
                 status, _, err = finish(start(cache, command, "term_in_epoch", epoch))
                 assert status == 143, (status, err[-2000:])
-                assert (folder / "impute" / "checkpoints" / str(epoch)).is_dir()
+                assert (folder / "impute" / "checkpoints" / "round_0" / str(epoch)).is_dir()
                 completed(cache, both(undisturbed.data, folder))
                 assert outcome(folder) == undisturbed.outcome
         for trial in range(2):
