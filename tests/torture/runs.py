@@ -107,7 +107,7 @@ def refused(cache: Path, arguments: list[str], *fault: Any, **more: Any) -> str:
 
 
 def latest_arrays(folder: Path) -> str:
-    """The digest of the latest checkpoint's arrays, from its record, which it is checked against."""
+    """The digest of the latest checkpoint's arrays, by the record that vouches for them."""
     found = {}
     for step in folder.glob("[0-9]*"):
         for file in (step / "meta").rglob("*"):
