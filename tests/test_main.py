@@ -1,5 +1,6 @@
 """What the command line says to mistakes: one line and status 2, never a traceback."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from mlc_jax import main
 
 ROOT = Path(__file__).parents[1]
 IMPUTE = "--config=configs/impute.py"
@@ -115,3 +118,25 @@ def test_help_is_quick_and_lists_the_keys(tmp_path: Path) -> None:
     for key in ("learning_rate", "image_size", "max_bad_fraction", "threshold"):
         assert key in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_what_the_machine_refuses_is_one_line_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(error: OSError) -> str:
+        def run(argv: object) -> None:
+            del argv
+            raise error
+
+        monkeypatch.setattr(main, "_run", run)
+        assert main.main(["main"]) == 2
+        return capsys.readouterr().err
+
+    file = str(tmp_path / "labels.csv")
+    line = refuse(OSError(errno.ENOSPC, "full", file))
+    assert line == f"error: {file}: No space left on device; {main._REFUSALS[errno.ENOSPC]}\n"
+    assert "can be written" in refuse(PermissionError(errno.EACCES, "no", file))
+    assert "10 requested and 4 written; free space" in refuse(OSError("10 requested and 4 written"))
+    # What no machine refuses is a defect of ours.
+    with pytest.raises(OSError, match="bad descriptor"):
+        refuse(OSError(errno.EBADF, "bad descriptor"))
