@@ -33,6 +33,7 @@ CHOICES = {
     ),
     "parallel": ("jit", "pmap"),
 }
+ROWS = ("default", "full", "training", "filling")
 METHODS = ("crossfit", "notebook")
 THRESHOLDS = ("fixed", "matched", "f1", "g_mean", "youden", "recall", "cost")
 
@@ -155,7 +156,7 @@ def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:
         "schedule.name": "cosine" if linear else "plateau",
         "patience": 40 if linear else 5,
     }
-    if config.stage == "impute":
+    if config.stage in ("impute", "compare"):
         notebook = config.impute.method == "notebook"
         chosen["impute.threshold"] = "fixed" if notebook else "matched"
         chosen["impute.rounds"] = 1 if linear and not notebook else 0
@@ -245,7 +246,16 @@ def _check(config: ConfigDict) -> None:
             "threshold.min_recall": ("a share, 0 to 1", 0 <= threshold.min_recall <= 1),
             "threshold.cost_ratio": ("above 0", 0 < threshold.cost_ratio < math.inf),
         }
-    if config.stage == "impute":
+    if config.stage == "compare":
+        hidden = config.compare.hidden
+        checks |= {
+            "compare.rows": (f"one of {', '.join(ROWS)}", config.compare.rows in ROWS),
+            "compare.hidden": (
+                "shares between 0 and 1",
+                bool(hidden) and all(isinstance(s, float) and 0 < s < 1 for s in hidden),
+            ),
+        }
+    if config.stage in ("impute", "compare"):
         checks["oversample"] = ("label or none", config.oversample in ("label", "none"))
         threshold = config.impute.threshold
         checks |= {

@@ -38,7 +38,8 @@ class Judgement:
       accepted: bool [N, L], whether a model speaks of the cell and its confidence is enough.
       acceptance: the rule of that, one for all labels.
       metrics, verdicts: per label, on human labels only.
-      uncalibrated: per label the figures of the probabilities before calibration, as `metrics`.
+      raw: float64 [N, L], the probabilities before calibration.
+      uncalibrated: per label their figures, as `metrics`.
       prevalence: per label, of all images; NaN where a label has no model.
       suspects: per label, cells that a person gave and the model contradicts; none for a label that
         cannot be learned.
@@ -52,6 +53,7 @@ class Judgement:
     accepted: np.ndarray
     acceptance: Acceptance
     metrics: list[BinaryMetrics]
+    raw: np.ndarray
     uncalibrated: list[BinaryMetrics]
     verdicts: list[Verdict]
     prevalence: list[Interval]
@@ -140,6 +142,7 @@ def judge(
         np.isfinite(probabilities) & (confidence >= acceptance.cut),
         acceptance,
         figures(probabilities, cell_thresholds),
+        sigmoid(logits),
         figures(sigmoid(logits), np.full(labels.shape, 0.5)),
         verdicts,
         [

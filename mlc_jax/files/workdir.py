@@ -17,6 +17,7 @@ RUN_FILES = (
     "summary.json",
     "labels.csv",
     "cells.csv",
+    "compare.csv",
     "scores.csv",
     "split.json",
     "suspects.csv",

@@ -24,6 +24,7 @@ from mlc_jax.report.tables import (
     threshold_cell,
     verdict_cell,
 )
+from mlc_jax.report.trust import trust_section
 
 _JUDGED_ON = (
     "All figures are of cells that people gave, each predicted by a model that was neither fitted "
@@ -53,6 +54,7 @@ def impute_page(run: FinishedRun, plots_folder: Path) -> Page:
         warnings=warnings,
         sections=(
             Section("labels", "Labels", (Text(_JUDGED_ON), overview, glossary(overview.columns))),
+            trust_section(run.summary, cells, plots_folder),
             Section("metrics", "All figures", (metrics, glossary(metrics.columns))),
             Section("plots", "Plots", _plots(run, cells, plots_folder)),
             what_went_in(run),
@@ -178,7 +180,7 @@ def _plots(run: FinishedRun, cells: Mapping[str, LabelScores], folder: Path) -> 
         return tuple(parts)
 
     scores = {name: cells[name] for name in shown}
-    parts += judging_pictures(folder, scores, labels)
+    parts += judging_pictures(folder, scores, labels, uncalibrated(labels))
     file = folder / "probabilities.png"
     alt = plots.probability_histograms(
         file,
@@ -188,6 +190,17 @@ def _plots(run: FinishedRun, cells: Mapping[str, LabelScores], folder: Path) -> 
     )
     parts.append(Picture(file, "Probabilities", alt, _PROBABILITIES_CAPTION))
     return tuple(parts)
+
+
+def uncalibrated(
+    labels: Mapping[str, Mapping[str, Any]],
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Label to (mean probabilities, shares of ones) per bin, before calibration."""
+    return {
+        name: (bins["probability"], bins["positive"])
+        for name, label in labels.items()
+        if (bins := label["uncalibrated"].get("reliability"))
+    }
 
 
 def _course_caption(run: FinishedRun) -> str:

@@ -139,7 +139,7 @@ def _plots(run: FinishedRun, scores: SplitScores, folder: Path) -> tuple[Part, .
         caption = _COURSE_CAPTION.format(kept=kept + 1, all=len(run.epochs))
         parts.append(Picture(file, "Learning curves", alt, caption))
     if shown:
-        parts += judging_pictures(folder, {name: test[name] for name in shown}, labels)
+        parts += judging_pictures(folder, {name: test[name] for name in shown}, labels, {})
         file = folder / "thresholds.png"
         alt = threshold_curves(
             file,

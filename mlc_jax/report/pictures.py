@@ -20,7 +20,7 @@ _ROC_CAPTION = (
 )
 _RELIABILITY_CAPTION = (
     "Of the cells that got a probability near 0.7, about 70 % should be ones. Points off the line "
-    "matter where the bars below show many cells."
+    "matter where the bars below show many cells. Dashed, where it is drawn: before calibration."
 )
 
 
@@ -57,7 +57,10 @@ def choose_labels(
 
 
 def judging_pictures(
-    folder: Path, cells: Mapping[str, JudgedCells], labels: Mapping[str, Mapping[str, Any]]
+    folder: Path,
+    cells: Mapping[str, JudgedCells],
+    labels: Mapping[str, Mapping[str, Any]],
+    before: Mapping[str, tuple[list[float], list[float]]],
 ) -> list[Part]:
     """Precision and recall, ROC, and reliability.
 
@@ -65,6 +68,7 @@ def judging_pictures(
       folder: where the PNG files go.
       cells: label to its cells, of both classes; at least one label.
       labels: labels of summary.json; the metrics there are of the same cells.
+      before: see `reliability_diagram`.
     """
     metrics = {name: labels[name]["metrics"] for name in cells}
     parts: list[Part] = []
@@ -77,7 +81,7 @@ def judging_pictures(
     alt = plots.roc_curves(file, cells, points)
     parts.append(Picture(file, "ROC", alt, _ROC_CAPTION))
     file = folder / "reliability.png"
-    alt = plots.reliability_diagram(file, cells)
+    alt = plots.reliability_diagram(file, cells, before)
     parts.append(Picture(file, "Reliability", alt, _RELIABILITY_CAPTION))
     return parts
 

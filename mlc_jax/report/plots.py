@@ -111,7 +111,11 @@ def roc_curves(
     return f"ROC curves. Area under the curve: {'; '.join(said)}."
 
 
-def reliability_diagram(path: Path, scores: Mapping[str, JudgedCells]) -> str:
+def reliability_diagram(
+    path: Path,
+    scores: Mapping[str, JudgedCells],
+    before: Mapping[str, tuple[list[float], list[float]]],
+) -> str:
     """The share that is positive against the probability given, in ten bins, with their counts.
 
     The bars of a point are the 95 % interval of its share (Wilson, 1927).
@@ -119,6 +123,8 @@ def reliability_diagram(path: Path, scores: Mapping[str, JudgedCells]) -> str:
     Args:
       path: of the PNG file.
       scores: label to its cells; at least one observed.
+      before: label to (mean probabilities, shares of ones) per bin, before calibration; may lack
+        labels.
 
     Returns:
       the alt text.
@@ -132,6 +138,8 @@ def reliability_diagram(path: Path, scores: Mapping[str, JudgedCells]) -> str:
         mean, share = bins.probability_sum[used] / count, bins.positive_sum[used] / count
         low, high = _wilson(share, count)
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":")
+        if label in before:
+            axes.plot(*before[label], color=ORANGE, linewidth=1.1, linestyle="--")
         axes.vlines(mean, low, high, color=BLUE, linewidth=1.2, alpha=0.45)
         axes.plot(mean, share, color=BLUE, linewidth=1.2, marker="o", markersize=4)
         _square(axes)

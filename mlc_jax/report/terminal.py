@@ -106,6 +106,46 @@ def _whole_table(figures: dict[str, Any]) -> Table:
     return whole
 
 
+def _compare_tables(summary: dict[str, Any]) -> list[Table]:
+    if "audit" in summary:
+        names = ["accuracy", "balanced_accuracy", "roc_auc", "brier", "ece", "prevalence_error"]
+        names += ["accepted_share", "accepted_error"]
+        table = _table("hide and recover", "hidden", [name.replace("_", " ") for name in names])
+        for row in summary["audit"]:
+            own = [_figure(row[name]["value"]) for name in names]
+            table.add_row(f"{row['hidden']:.0%} {row['kind']}", *own)
+        return [table]
+    if "filling" in summary:
+        table = _table("stage 2, taught with filled cells", "hidden", ["taught", "mAP", "AUC"])
+        for row in summary["filling"]:
+            figures = (_figure(row["map"]), _figure(row["macro_roc_auc"]))
+            table.add_row(f"{row['hidden']:.0%}", row["variant"], *figures)
+        return [table]
+    headings = ["log loss", "macro AUC", "gap to " + summary["reference"], "mAP", "Brier", "ECE"]
+    table = _table("compare: human labels only, out of fold", "way to learn", headings)
+    for row in summary["rows"]:
+        gap = row["auc_gap"]
+        table.add_row(
+            Text(row["name"]),
+            _figure(row["log_loss"]),
+            _figure(row["macro_roc_auc"]),
+            f"{_figure(gap['value'])} ({_figure(gap['low'])} to {_figure(gap['high'])})",
+            *(_figure(row[name]) for name in ("map", "brier", "ece")),
+        )
+    return [table]
+
+
+def _compare_lines(summary: dict[str, Any], workdir: Path) -> tuple[str, str]:
+    outcome = "compared"
+    if "leak" in summary:
+        leak = summary["leak"]
+        outcome = (
+            f"the original's leaky split reads macro AUC {_figure(leak['macro_roc_auc'])}, its "
+            f"repaired one {_figure(leak['honest_macro_roc_auc'])}"
+        )
+    return outcome, f"table {workdir / 'compare.csv'}"
+
+
 def show_evaluation(summary: dict[str, Any], workdir: Path, journal: Journal) -> None:
     """Prints what an evaluation found: its tables, its verdict and its warnings."""
     title = f"evaluate: human labels only, {summary['data']['judged']} images"
@@ -136,10 +176,12 @@ def _multilabel_lines(summary: dict[str, Any], workdir: Path) -> tuple[str, str]
 _TABLES: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "impute": _impute_tables,
     "multilabel": _multilabel_tables,
+    "compare": _compare_tables,
 }
 _LINES: dict[str, Callable[[dict[str, Any], Path], tuple[str, str]]] = {
     "impute": _impute_lines,
     "multilabel": _multilabel_lines,
+    "compare": _compare_lines,
 }
 
 

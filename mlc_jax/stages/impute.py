@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from mlc_jax.assess.acceptance import LEVEL
 from mlc_jax.assess.guards import Guards, guard
+from mlc_jax.assess.metrics import reliability
 from mlc_jax.assess.out_of_fold import Judgement
 from mlc_jax.data.cells import write_cells
 from mlc_jax.data.collection import Collection, open_collection, without_filled
@@ -144,7 +145,8 @@ def warn_of_guards(
             test = found.prevalence
             journal.warn(
                 f"label {name}: {test.filled:.0%} of filled cells are 1, but "
-                f"{test.observed:.0%} of those that people gave (z {test.z:+.1f}, p {found.prevalence_p:.2g} after Holm)"
+                f"{test.observed:.0%} of those that people gave "
+                f"(z {test.z:+.1f}, p {found.prevalence_p:.2g} after Holm)"
             )
         if found.blankness.predictable:
             journal.warn(
@@ -319,9 +321,7 @@ def label_records(
             "prior_log_loss": verdict.prior_log_loss,
             "metrics": metrics.values,
             "undefined": metrics.reasons,
-            "uncalibrated": {
-                key: judgement.uncalibrated[column].values[key] for key in CALIBRATION
-            },
+            "uncalibrated": uncalibrated_record(table, judgement, column),
             "round": int(completion.model_round[column]),
             "prevalence": judgement.prevalence[column]._asdict(),
             "suspects": len(judgement.suspects[column].rows),
@@ -333,6 +333,21 @@ def label_records(
             record["truth"] = {"filled": count, "right": right, "share": right / max(count, 1)}
         records[name] = record
     return records
+
+
+def uncalibrated_record(table: LabelTable, judgement: Judgement, column: int) -> dict[str, Any]:
+    """A label's figures and reliability before calibration; no reliability without a model."""
+    values = judgement.uncalibrated[column].values
+    record: dict[str, Any] = {key: values[key] for key in CALIBRATION}
+    known = table.human[:, column]
+    if np.isfinite(judgement.probabilities[:, column]).any() and known.any():
+        bins = reliability(table.values[known, column] == 1, judgement.raw[known, column])
+        used = bins.count > 0
+        record["reliability"] = {
+            "probability": (bins.probability_sum[used] / bins.count[used]).tolist(),
+            "positive": (bins.positive_sum[used] / bins.count[used]).tolist(),
+        }
+    return record
 
 
 def guard_record(found: Guards) -> dict[str, Any]:

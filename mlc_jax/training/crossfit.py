@@ -191,20 +191,7 @@ def cross_fit(
     train = [head.split.train for head in heads]
     frozen = devices.replicate(freeze(features, feed, values, train, outputs))
     own_split = np.array([head.number for head in heads])
-    groups = max(len(lesson.labels), len(lesson.context))
-
-    def of_groups(part: np.ndarray) -> jax.Array:
-        return jnp.asarray(np.broadcast_to(part, (groups, *part.shape[1:])), jnp.float32)
-
-    cells = devices.replicate(
-        Cells(
-            of_groups(lesson.labels),
-            of_groups(lesson.weights),
-            of_groups(lesson.context),
-            jnp.asarray(own_split if groups > 1 else np.zeros_like(own_split), jnp.int32),
-            jnp.asarray(outputs, jnp.int32),
-        )
-    )
+    cells = devices.replicate(cells_of(lesson, own_split, outputs))
     stop_rows = tuple(head.stop for head in heads)
     stop_labels = tuple(values[head.stop, head.label] for head in heads)
     course = Course(
@@ -244,6 +231,28 @@ def cross_fit(
 def _shift(head: Head, values: np.ndarray) -> float:
     """Log odds that the head's sampling added."""
     return float(head.rows.log_odds_shift(values[head.rows.rows, head.label, None])[0])
+
+
+def cells_of(lesson: Lesson, own_split: np.ndarray, outputs: np.ndarray) -> Cells:
+    """A lesson as the devices hold it.
+
+    Args:
+      lesson: what heads are taught.
+      own_split: int [heads], the split of each.
+      outputs: int [heads, outputs], the labels that each speaks of.
+    """
+    groups = max(len(lesson.labels), len(lesson.context))
+
+    def of_groups(part: np.ndarray) -> jax.Array:
+        return jnp.asarray(np.broadcast_to(part, (groups, *part.shape[1:])), jnp.float32)
+
+    return Cells(
+        of_groups(lesson.labels),
+        of_groups(lesson.weights),
+        of_groups(lesson.context),
+        jnp.asarray(own_split if groups > 1 else np.zeros_like(own_split), jnp.int32),
+        jnp.asarray(outputs, jnp.int32),
+    )
 
 
 def by_head(logits: np.ndarray) -> np.ndarray:

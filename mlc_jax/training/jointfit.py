@@ -102,7 +102,7 @@ def joint_fit(
     features: Features,
     feature_shape: tuple[int, int, int],
     devices: Devices,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | None,
     on_epoch: Callable[[EpochFigures], None],
     warn: Callable[[str], None],
 ) -> JointFit:

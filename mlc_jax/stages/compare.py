@@ -1,0 +1,281 @@
+"""Compare: ways to learn from a table with blanks on the same folds, or an audit of the filling.
+
+Everything is judged out of fold on cells that people gave, but for the replay of the original's
+leak, which is shown beside the honest figures to say where its 0.98 came from. Nothing is
+checkpointed: features are kept, and the fits are repeated when a comparison is stopped.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+
+from mlc_jax.assess.contest import stand
+from mlc_jax.assess.metrics import roc_auc
+from mlc_jax.assess.recovery import hide_cells, over_images, recovery_figures
+from mlc_jax.data.collection import Collection, open_collection, without_filled
+from mlc_jax.data.labels import write_quarantine
+from mlc_jax.data.near_copies import group_images
+from mlc_jax.data.table import MISSING
+from mlc_jax.files.atomic import replacing, write_json
+from mlc_jax.files.workdir import changes, claim, owned
+from mlc_jax.journal import Journal
+from mlc_jax.models.backbones import Backbone
+from mlc_jax.report.page import write_report
+from mlc_jax.report.terminal import show
+from mlc_jax.settings import cache_folder, resolve
+from mlc_jax.training.completion import complete, deal_out
+from mlc_jax.training.contenders import (
+    Answer,
+    Bench,
+    Contender,
+    ask,
+    default_contenders,
+    full_contenders,
+    training_contenders,
+)
+from mlc_jax.training.feeds import choose_backbone, feature_shape_of, open_features
+from mlc_jax.training.filling import VARIANTS, filling_rows
+from mlc_jax.training.parallel import Devices
+from mlc_jax.training.provenance import describe_run, row_inputs, run_inputs
+from mlc_jax.training.replay import leaky_fit
+
+KINDS = ("random", "by class")
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Runs a comparison or an audit, or shows the summary of a finished one.
+
+    Args:
+      config: of configs/compare.py, as the command line left it.
+      workdir: where compare.csv, summary.json and the report go.
+
+    Returns:
+      What summary.json holds.
+    """
+    journal = Journal()
+    config = resolve(config, journal.note)
+    with owned(workdir):
+        collection = without_filled(open_collection(config, cache_folder(), journal))
+        backbone = choose_backbone(config, journal)
+        inputs = run_inputs(config, collection, backbone)
+        finished = claim(workdir, inputs, row_inputs(collection), accept=config.accept_changes)
+        for change in changes(workdir):
+            journal.warn(change)
+        if finished is not None:
+            journal.note(f"{workdir} holds this run, finished; nothing to do")
+            show(finished, workdir, journal)
+            return finished
+        bench = open_bench(config, collection, backbone, journal)
+        if config.audit:
+            found = {"audit": audit(bench, journal)}
+        elif config.compare.rows == "filling":
+            found = {"filling": filling(bench, journal)}
+        else:
+            found = contest(bench, collection, backbone, journal)
+        rows = next(iter(found.values()))
+        write_rows(workdir / "compare.csv", rows)
+        write_quarantine(workdir / "quarantine.csv", collection.quarantine)
+        summary = describe_run(config, collection, backbone, journal) | {
+            "labels": {
+                name: {"known": int((bench.values[:, column] != MISSING).sum())}
+                for column, name in enumerate(collection.table.names)
+            },
+            **found,
+        }
+        write_json(workdir / "summary.json", summary)
+        write_report(workdir)
+        show(summary, workdir, journal)
+        return summary
+
+
+def open_bench(
+    config: ConfigDict, collection: Collection, backbone: Backbone, journal: Journal
+) -> Bench:
+    """Features, groups and folds that every contender gets."""
+    table = collection.table
+    values = np.where(table.human, table.values, np.int8(MISSING))
+    devices = Devices(config.parallel)
+    features = open_features(config, collection.images, backbone, devices, cache_folder(), journal)
+    groups = group_images(collection.images.digests, features.moments[0], config.near_copies)
+    journal.note(groups.note)
+    deal = deal_out(config, values, groups.of_image)
+    for column, reason in deal.unfit.items():
+        journal.warn(f"label {table.names[column]}: left out of fitting, {reason}")
+    shape = feature_shape_of(config, backbone)
+    return Bench(config, values, groups.of_image, deal, features, shape, devices)
+
+
+def contest(
+    bench: Bench, collection: Collection, backbone: Backbone, journal: Journal
+) -> dict[str, Any]:
+    """Asks every contender and measures them against the last one; then replays the leak.
+
+    Returns:
+      the parts of summary.json: `rows`, best first, and with the default rows `leak`.
+    """
+    rows = bench.config.compare.rows
+    contenders: list[Contender] = {
+        "default": lambda: default_contenders(bench),
+        "training": lambda: training_contenders(bench),
+        "full": lambda: full_contenders(bench, _conv_bench(bench, collection, backbone, journal)),
+    }[rows]()
+    answers: list[Answer] = []
+    with journal.phase("contenders", len(contenders), "contenders") as advance:
+        for contender in contenders:
+            answers.append(ask(contender))
+            advance(1)
+    reference = next((a for a in answers if a.name == "ours"), answers[0])
+    mask = bench.values != MISSING
+    mask[:, list(bench.deal.unfit)] = False
+    records: list[dict[str, Any]] = []
+    with journal.phase("judge", len(answers), "contenders") as advance:
+        for answer in answers:
+            standing = stand(
+                bench.values,
+                mask,
+                answer.probabilities,
+                answer.thresholds,
+                reference.probabilities,
+                bench.groups,
+                seed=bench.config.seed,
+            )
+            records.append(
+                {
+                    "name": answer.name,
+                    **standing.figures,
+                    "auc": standing.auc._asdict(),
+                    "auc_gap": standing.auc_gap._asdict(),
+                    "log_loss_gap": standing.log_loss_gap._asdict(),
+                    "seconds": answer.seconds,
+                }
+            )
+            advance(1)
+    records.sort(key=lambda record: record["log_loss"])
+    found: dict[str, Any] = {"rows": records, "reference": reference.name}
+    if rows != "training":
+        found["leak"] = replay(bench, records, journal)
+    return found
+
+
+def replay(bench: Bench, records: list[dict[str, Any]], journal: Journal) -> dict[str, Any]:
+    """The original's leaky split, and what it makes of these data."""
+    with journal.phase("replay the leak", 0, ""):
+        leak = leaky_fit(bench.config, bench.values, bench.features, bench.shape, bench.devices)
+    truth = bench.values[leak.rows]
+    areas = []
+    for column in range(truth.shape[1]):
+        known = truth[:, column] != MISSING
+        areas.append(roc_auc(truth[known, column] == 1, leak.logits[known, column]))
+    defined = [area for area in areas if not np.isnan(area)]
+    area = float(np.mean(defined)) if defined else float("nan")
+    honest = next(r for r in records if r["name"] == "the original recipe, split repaired")
+    journal.note(
+        f"the original oversampled before it split: {leak.oversampled} rows of "
+        f"{len(bench.values)} images, {leak.seen:.0%} of the validation rows show an image that "
+        f"was trained on; macro AUC there {area:.3f}, out of fold {honest['macro_roc_auc']:.3f}"
+    )
+    return {
+        "macro_roc_auc": area,
+        "seen": leak.seen,
+        "rows": leak.oversampled,
+        "honest_macro_roc_auc": honest["macro_roc_auc"],
+    }
+
+
+def audit(bench: Bench, journal: Journal) -> list[dict[str, Any]]:
+    """Hides known cells, completes the table, and compares: at random and by class."""
+    config = bench.config
+    cases = [(share, kind) for share in config.compare.hidden for kind in KINDS]
+    records = []
+    with journal.phase("hide and recover", len(cases), "tables") as advance:
+        for share, kind in cases:
+            hidden = hide_cells(bench.values, share, kind, config.seed)
+            left = np.where(hidden, np.int8(MISSING), bench.values)
+            deal = deal_out(config, left, bench.groups)
+            judged = complete(
+                config,
+                left,
+                bench.groups,
+                deal,
+                bench.features,
+                bench.shape,
+                bench.devices,
+                lambda _: None,
+                lambda *_: None,
+                journal.warn,
+            ).judgement
+            cells = (
+                bench.values,
+                hidden,
+                judged.probabilities,
+                judged.cell_thresholds,
+                judged.accepted,
+            )
+            figures = over_images(partial(_figures_of, cells), bench.groups, seed=config.seed)
+            records.append(
+                {"hidden": share, "kind": kind}
+                | {name: interval._asdict() for name, interval in figures.items()}
+            )
+            advance(1)
+    return records
+
+
+def _figures_of(cells: tuple[np.ndarray, ...], rows: np.ndarray) -> dict[str, float]:
+    truth, hidden, probabilities, thresholds, accepted = (part[rows] for part in cells)
+    return recovery_figures(truth, hidden, probabilities, thresholds, accepted)
+
+
+def filling(bench: Bench, journal: Journal) -> list[dict[str, Any]]:
+    """Stage 2 on masked, filled and true cells, at each share of hidden ones."""
+    records = []
+    total = len(bench.config.compare.hidden) * len(VARIANTS)
+    with journal.phase("teach stage 2", total, "classifiers") as advance:
+        for taught in _each(filling_rows(bench)):
+            records.append(taught)
+            advance(1)
+    return records
+
+
+def _each(rows: Iterator[Any]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        yield {
+            "hidden": row.hidden,
+            "variant": row.variant,
+            "map": row.map,
+            "macro_roc_auc": row.macro_roc_auc,
+        }
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """compare.csv: one line per row of the table, intervals as NAME_low and NAME_high."""
+    flat = []
+    for row in rows:
+        line: dict[str, Any] = {}
+        for name, value in row.items():
+            if isinstance(value, dict):
+                line |= {name: value["value"]}
+                line |= {f"{name}_{end}": value[end] for end in ("low", "high")}
+            else:
+                line[name] = value
+        flat.append(line)
+    with replacing(path) as temporary:
+        pd.DataFrame(flat).to_csv(temporary, index=False)
+
+
+def _conv_bench(
+    bench: Bench, collection: Collection, backbone: Backbone, journal: Journal
+) -> Bench:
+    """The same images, groups and folds with feature maps and convolutional heads."""
+    config = bench.config.copy_and_resolve_references()
+    config.head.name, config.optimizer.l2 = "conv", 0.0
+    config.optimizer.learning_rate, config.schedule.name, config.patience = 1e-4, "plateau", 5
+    features = open_features(
+        config, collection.images, backbone, bench.devices, cache_folder(), journal
+    )
+    shape = feature_shape_of(config, backbone)
+    return Bench(config, bench.values, bench.groups, bench.deal, features, shape, bench.devices)

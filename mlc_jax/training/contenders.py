@@ -1,0 +1,280 @@
+"""The ways to learn from a table with blanks that a comparison sets side by side.
+
+All see the same images in the same folds with the same features, and each answers for every image
+out of fold. Unless said otherwise their answers are calibrated alike, so that figures differ by
+what was learned.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from ml_collections import ConfigDict
+from sklearn.linear_model import LogisticRegression
+
+from mlc_jax.assess.calibration import cross_fitted_platt, sigmoid
+from mlc_jax.assess.metrics import log_loss
+from mlc_jax.assess.thresholds import Rule, choose_threshold, fold_thresholds
+from mlc_jax.training.completion import Deal, complete
+from mlc_jax.training.crossfit import cross_fit, human_lesson, make_heads, taught_heads
+from mlc_jax.training.features import Features
+from mlc_jax.training.parallel import Devices
+
+# These learn from unknown cells as well, so they are shown them.
+_SEE_UNKNOWN = ("class_selective", "splc", "large_loss")
+
+LOSSES = {
+    "weighted_bce": "class weights",
+    "focal": "focal loss",
+    "asymmetric": "asymmetric loss",
+    "partial_bce": "partial BCE",
+    "class_selective": "class-aware selective loss",
+    "hill": "Hill loss",
+    "splc": "SPLC",
+    "large_loss": "large-loss rejection",
+}
+OPTIMIZERS = {
+    "adam": 3e-3,
+    "adamw": 3e-3,
+    "rmsprop": 1e-3,
+    "adagrad": 1e-2,
+    "adadelta": 1.0,
+    "sgd": 1e-2,
+    "lion": 3e-4,
+}
+SCHEDULES = ("constant", "cosine", "exponential", "piecewise", "one_cycle", "plateau", "notebook")
+RULES: tuple[Rule, ...] = ("fixed", "matched", "f1", "g_mean", "youden", "recall", "cost")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every contender is given.
+
+    Attributes:
+      config: the run's configuration.
+      values: int8 [N, L], cells that people gave; -1 elsewhere.
+      groups: int64 [N], equal for images that lie in one fold.
+      deal: the folds.
+      features: of all images.
+      shape: (h, w, C) of one view.
+      devices: what runs the programs.
+    """
+
+    config: ConfigDict
+    values: np.ndarray
+    groups: np.ndarray
+    deal: Deal
+    features: Features
+    shape: tuple[int, int, int]
+    devices: Devices
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a contender says of every image, out of fold.
+
+    Attributes:
+      name: for people.
+      probabilities: float64 [N, L]; NaN for labels that cannot be fitted.
+      thresholds: float64 [N, L].
+      seconds: wall time, without the features.
+    """
+
+    name: str
+    probabilities: np.ndarray
+    thresholds: np.ndarray
+    seconds: float
+
+
+Contender = tuple[str, Callable[[], tuple[np.ndarray, np.ndarray]]]
+"""A name, and what gives (probabilities, thresholds)."""
+
+
+def ask(contender: Contender) -> Answer:
+    """Runs one contender."""
+    name, run = contender
+    started = time.perf_counter()
+    probabilities, thresholds = run()
+    return Answer(name, probabilities, thresholds, time.perf_counter() - started)
+
+
+def default_contenders(bench: Bench) -> list[Contender]:
+    """What the recipe did, what the literature offers for blanks, an outside check, and ours."""
+    by_loss: list[Contender] = [
+        (title, lambda name=name: _by_loss(bench, name))  # type: ignore[misc]
+        for name, title in LOSSES.items()
+    ]
+    return [
+        ("majority", lambda: majority(bench)),
+        ("the original recipe, split repaired", lambda: _complete(bench, method="notebook")),
+        ("masked BCE", lambda: _by_loss(bench, "bce")),
+        ("oversampling, corrected", lambda: _by_loss(bench, "bce", oversample="label")),
+        *by_loss,
+        ("self-training, 2 rounds", lambda: _complete(bench, rounds=2)),
+        ("logistic regression (scikit-learn)", lambda: logistic_regression(bench)),
+        ("ours", lambda: _complete(bench)),
+    ]
+
+
+def full_contenders(bench: Bench, conv: Bench) -> list[Contender]:
+    """The default ones, convolutional heads, and the original's network.
+
+    Args:
+      bench: with pooled features and linear heads.
+      conv: with feature maps and `head.name` conv.
+    """
+    return [
+        *default_contenders(bench),
+        ("conv heads, masked BCE", lambda: _by_loss(conv, "bce")),
+        ("the original's network, split repaired", lambda: _complete(conv, method="notebook")),
+    ]
+
+
+def training_contenders(bench: Bench) -> list[Contender]:
+    """The original's to-do list: optimizers, schedules and tuned thresholds, all on masked BCE."""
+
+    def tuned(rule: Rule) -> tuple[np.ndarray, np.ndarray]:
+        probabilities, _ = _by_loss(bench, "bce")
+        known = bench.values >= 0
+        cuts = np.full(probabilities.shape, np.nan)
+        fold = np.unique(bench.deal.fold_of, return_inverse=True)[1]
+        for label in _fitted(bench):
+            by_fold = fold_thresholds(
+                lambda *cells: choose_threshold(rule, *cells),
+                bench.values[:, label],
+                known[:, label],
+                probabilities[:, label],
+                bench.deal.fold_of,
+            )
+            cuts[:, label] = by_fold[fold]
+        return probabilities, cuts
+
+    optimizers: list[Contender] = [
+        (
+            f"{name}, rate {rate:g}, cosine",
+            lambda name=name, rate=rate: _by_loss(  # type: ignore[misc]
+                bench,
+                "bce",
+                **{
+                    "optimizer.name": name,
+                    "optimizer.learning_rate": rate,
+                    "schedule.name": "cosine",
+                },
+            ),
+        )
+        for name, rate in OPTIMIZERS.items()
+    ]
+    schedules: list[Contender] = [
+        (
+            f"adam, {name}",
+            lambda name=name: _by_loss(bench, "bce", **{"schedule.name": name}),  # type: ignore[misc]
+        )
+        for name in SCHEDULES
+        if name != "cosine"
+    ]
+    cuts: list[Contender] = [
+        (f"adam, cosine, thresholds by {rule}", lambda rule=rule: tuned(rule))  # type: ignore[misc]
+        for rule in RULES
+        if rule != "fixed"
+    ]
+    return [*optimizers, *schedules, *cuts]
+
+
+def majority(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
+    """The share of positives on the other folds: what one knows without looking."""
+    probabilities = np.full(bench.values.shape, np.nan)
+    for fold in np.unique(bench.deal.fold_of):
+        own = bench.deal.fold_of == fold
+        others = bench.values[~own]
+        known = (others >= 0).sum(axis=0)
+        probabilities[own] = ((others == 1).sum(axis=0) + 0.5) / (known + 1.0)
+    probabilities[:, list(bench.deal.unfit)] = np.nan
+    return probabilities, np.full(bench.values.shape, 0.5)
+
+
+def logistic_regression(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's, per label and fold, on the pooled features, strength chosen on the stop fold.
+
+    Nobody here wrote it: the outside check.
+    """
+    pooled = bench.features.moments[0]
+    logits = np.full(bench.values.shape, np.nan)
+    for split in bench.deal.splits[: bench.config.folds]:
+        fitted = pooled[split.train]
+        mean, spread = fitted.mean(axis=0), np.maximum(fitted.std(axis=0), 1e-12)
+        standard = ((pooled - mean) / spread).astype(np.float32)
+        for label in _fitted(bench):
+            column = bench.values[:, label]
+            train = split.train[column[split.train] >= 0]
+            stop = split.stop[column[split.stop] >= 0]
+            best = np.inf
+            for strength in (0.1, 0.01, 0.001, 0.0001):
+                model = LogisticRegression(C=strength, max_iter=2000)
+                model.fit(standard[train], column[train])
+                loss = log_loss(column[stop], sigmoid(model.decision_function(standard[stop])))
+                if loss < best:
+                    best = loss
+                    logits[split.predict, label] = model.decision_function(standard[split.predict])
+    return _calibrated(bench, logits)
+
+
+def _by_loss(bench: Bench, loss: str, **changes: object) -> tuple[np.ndarray, np.ndarray]:
+    """One cross-fit with a loss, calibrated, cut at 0.5."""
+    config = bench.config.copy_and_resolve_references()
+    config.update_from_flattened_dict({"loss.name": loss, "oversample": "none", **changes})
+    ratio = config.oversample_ratio if config.oversample == "label" else 0.0
+    labels, splits = _fitted(bench), bench.deal.splits
+    heads = (
+        taught_heads(bench.values, labels, splits)
+        if loss in _SEE_UNKNOWN
+        else make_heads(bench.values, labels, splits, ratio)
+    )
+    fitted = cross_fit(
+        config,
+        bench.values,
+        human_lesson(bench.values),
+        heads,
+        bench.features,
+        bench.shape,
+        bench.devices,
+        None,
+        lambda _: None,
+        lambda _: None,
+    )
+    return _calibrated(bench, fitted.logits)
+
+
+def _calibrated(bench: Bench, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    known = bench.values >= 0
+    known[:, list(bench.deal.unfit)] = False
+    finite = np.nan_to_num(logits)
+    probabilities, _ = cross_fitted_platt(finite, bench.values, known, bench.deal.fold_of)
+    probabilities[:, list(bench.deal.unfit)] = np.nan
+    return probabilities, np.full(logits.shape, 0.5)
+
+
+def _complete(bench: Bench, **impute: object) -> tuple[np.ndarray, np.ndarray]:
+    """The impute job's own way, with keys of `config.impute` changed."""
+    config = bench.config.copy_and_resolve_references()
+    config.impute.update(impute)
+    config.impute.threshold = "fixed"
+    if config.impute.method == "notebook":
+        config.oversample, config.oversample_ratio, config.impute.rounds = "label", 0.5, 0
+    judgement = complete(
+        config,
+        bench.values,
+        bench.groups,
+        bench.deal,
+        bench.features,
+        bench.shape,
+        bench.devices,
+        lambda _: None,
+        lambda *_: None,
+        lambda _: None,
+    ).judgement
+    return judgement.probabilities, judgement.cell_thresholds
+
+
+def _fitted(bench: Bench) -> list[int]:
+    return [label for label in range(bench.values.shape[1]) if label not in bench.deal.unfit]
