@@ -128,7 +128,8 @@ def peak(cache: Path, arguments: list[str]) -> int:
     process = start(cache, arguments)
     assert process.stdout is not None
     assert process.stderr is not None
-    out, err = process.stdout.read(), process.stderr.read()
+    with process.stdout, process.stderr:
+        out, err = process.stdout.read(), process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, (out[-500:], err[-2000:])
