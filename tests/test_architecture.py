@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "assess": {"errors", "files"},
     "models": GROUND | {"data"},
     "training": GROUND | {"models", "data", "assess"},
-    "report": GROUND | {"assess", "data.labels", "data.cells", "data.table", "data.images"},
+    "report": GROUND
+    | {"assess", "data.labels", "data.cells", "data.table", "data.images", "data.decisions"},
     "stages": GROUND | {"data", "assess", "models", "training", "report"},
     "main": GROUND | {"stages"},
     "doctor": GROUND | {"models", "training"},

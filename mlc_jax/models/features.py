@@ -149,15 +149,38 @@ class FeatureStore:
     def load(self, images: ImageSet) -> np.ndarray:
         """The features of all images in order: dtype [N, 1 + views, h, w, C], in memory."""
         out = np.empty((len(images), *self._shape), jnp.dtype(self._spec.dtype))
+        for path, rows, places in self._places(images):
+            block = np.load(path, mmap_mode="r", allow_pickle=False)
+            out[rows] = block[places].view(out.dtype)
+        return out
+
+    def pooled(self, images: ImageSet) -> np.ndarray:
+        """Features of the images themselves, averaged over space: float32 [N, C]."""
+        out = np.empty((len(images), self._shape[-1]), np.float32)
+        for path, rows, places in self._places(images):
+            block = np.load(path, mmap_mode="r", allow_pickle=False)
+            whole = block[places, 0].view(jnp.dtype(self._spec.dtype))
+            out[rows] = whole.mean(axis=(1, 2), dtype=np.float32)
+        return out
+
+    def whole(self, images: ImageSet, rows: np.ndarray) -> np.ndarray:
+        """Features of the images of the given rows themselves: dtype [n, h, w, C]."""
+        out = np.empty((rows.size, *self._shape[1:]), jnp.dtype(self._spec.dtype))
+        for at, row in enumerate(rows.tolist()):
+            path, place = self._place_of[images.digests[row]]
+            block = np.load(path, mmap_mode="r", allow_pickle=False)
+            out[at] = block[place, 0].view(out.dtype)
+        return out
+
+    def _places(self, images: ImageSet) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
+        """Per block the rows of `images` that it holds, and their places in it."""
         by_block: dict[Path, list[tuple[int, int]]] = {}
         for row, digest in enumerate(images.digests):
             path, place = self._place_of[digest]
             by_block.setdefault(path, []).append((row, place))
         for path, pairs in by_block.items():
             rows, places = np.array(pairs).T
-            block = np.load(path, mmap_mode="r", allow_pickle=False)
-            out[rows] = block[places].view(out.dtype)
-        return out
+            yield path, rows, places
 
     def _read_blocks(self) -> None:
         known = {path for path, _ in self._place_of.values()}

@@ -165,6 +165,19 @@ def show_evaluation(summary: dict[str, Any], workdir: Path, journal: Journal) ->
     journal.line(f"figures {workdir / 'summary.json'}")
 
 
+def show_changes(labels: dict[str, dict[str, int]], workdir: Path, journal: Journal) -> None:
+    """Prints per label how many cells were confirmed, corrected and filled, and are still blank."""
+    headings = ["confirmed", "corrected", "filled", "still blank"]
+    table = _table("review: what the decisions did", "label", headings)
+    for name, counts in labels.items():
+        table.add_row(Text(name), *(str(counts[key.replace(" ", "_")]) for key in headings))
+    journal.console.print(table)
+    journal.line(
+        f"reviewed table {workdir / 'labels.csv'}, every cell's history {workdir / 'cells.csv'}, "
+        f"what was before {workdir / 'changes.csv'}"
+    )
+
+
 def _multilabel_lines(summary: dict[str, Any], workdir: Path) -> tuple[str, str]:
     return (
         summary["verdict"],

@@ -55,12 +55,14 @@ class Completion:
       judgement: probabilities, thresholds and figures.
       model_round: int [L], the round whose heads speak of each label; 0 is the first fit.
       rounds: per round after the first, column to what it gained.
+      fits: the heads of each round.
     """
 
     deal: Deal
     judgement: Judgement
     model_round: np.ndarray
     rounds: list[dict[int, Gain]]
+    fits: tuple[CrossFit, ...]
 
 
 def deal_out(config: ConfigDict, values: np.ndarray, groups: np.ndarray) -> Deal:
@@ -156,9 +158,11 @@ def complete(
     logits, by_split = fitted.logits.copy(), fitted.by_split.copy()
     model_round = np.zeros(values.shape[1], np.int64)
     told: list[dict[int, Gain]] = []
+    fits = [fitted]
     for number in range(1, rounds + 1):
         lesson = self_taught(values, deal.splits, by_split)
         again = fit_round(number, lesson, taught_heads(values, labels, deal.splits))
+        fits.append(again)
         found = gains(values, logits, again.logits, deal.fold_of, groups, labels)
         told.append(found)
         accepted = [label for label in labels if found[label].accepted]
@@ -180,4 +184,4 @@ def complete(
         calibrate=config.impute.method != "notebook",
         seed=config.seed,
     )
-    return Completion(deal, judgement, model_round, told)
+    return Completion(deal, judgement, model_round, told, tuple(fits))

@@ -17,13 +17,14 @@ from mlc_jax.assess.metrics import roc_auc
 from mlc_jax.data.folds import Split
 from mlc_jax.data.sampling import HeadRows, PlanSource, as_they_are, balanced_label, plan_of_rows
 from mlc_jax.models.heads import HeadStack
+from mlc_jax.models.tuning import Trained
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.features import Cells, Features
 from mlc_jax.training.loop import Course, EpochFigures, check_logits, fit
 from mlc_jax.training.optimizers import backbone_rate, make_optimizer
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.standards import freeze
-from mlc_jax.training.step import Recipe
+from mlc_jax.training.step import Frozen, Recipe
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,18 @@ class CrossFit:
         they were fitted on too; empty where it was not asked for.
       best_epoch: int64 [heads], the epoch whose parameters each head kept.
       heads: the heads, in the order of the stack.
+      stack: their architecture.
+      params: of all heads, stacked, at their best epochs.
+      frozen: what the heads were told of their training folds.
     """
 
     logits: np.ndarray
     by_split: np.ndarray
     best_epoch: np.ndarray
     heads: tuple[Head, ...]
+    stack: HeadStack
+    params: Trained
+    frozen: Frozen
 
 
 def unfit_reason(labels: np.ndarray, splits: Sequence[Split]) -> str | None:
@@ -225,7 +232,9 @@ def cross_fit(
         if ask_all:
             by_split[head.number, :, head.label] = said
     logits = np.where(times > 0, total / np.maximum(times, 1), np.nan)
-    return CrossFit(logits, by_split, fitted.stopping.epoch, heads)
+    return CrossFit(
+        logits, by_split, fitted.stopping.epoch, heads, recipe.stack, fitted.params, frozen
+    )
 
 
 def _shift(head: Head, values: np.ndarray) -> float:

@@ -216,6 +216,18 @@ def test_every_type_comes_back_bit_for_bit(folder: Path, dtype: str) -> None:
     assert loaded.tobytes() == rounded.tobytes()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_images_themselves_can_be_read_without_their_views(folder: Path, dtype: str) -> None:
+    images, spec = images_of(folder), dataclasses.replace(SPEC, dtype=dtype)
+    store = open_store(folder, spec)
+    fill(store, images, Counting(dtype=dtype))
+    own = store.load(images)[:, 0]
+    rows = np.array([5, 0, 7, 5])
+    assert store.whole(images, rows).tobytes() == own[rows].tobytes()
+    pooled = own.astype(np.float32).mean(axis=(1, 2))
+    np.testing.assert_allclose(store.pooled(images), pooled, rtol=1e-6)
+
+
 def test_another_type_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"config\.features\.dtype='float64'"):
         dataclasses.replace(SPEC, dtype="float64")

@@ -3,23 +3,19 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from configs.impute import get_config
 from mlc_jax.data.cells import read_cells
-from mlc_jax.data.demo import draw_demo
 from mlc_jax.data.labels import read_labels
 from mlc_jax.errors import LabelsError, WorkdirError
 from mlc_jax.stages import impute
+from tests.stages.conftest import ROWS, Configure
 
-ROWS = 90
 FILES = [
     "labels.csv",
     "cells.csv",
@@ -29,45 +25,6 @@ FILES = [
     "report.html",
     "thresholds.json",
 ]
-Configure = Callable[..., ConfigDict]
-
-
-@pytest.fixture(scope="session")
-def drawn(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn set that is used as own data; beside the cache that all tests of stages share."""
-    folder = tmp_path_factory.mktemp("drawn")
-    draw_demo(folder / "set", rows=ROWS)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def configure(drawn: Path) -> Configure:
-    def make(**changes: Any) -> ConfigDict:
-        config = get_config()
-        keys = {
-            "data.labels": str(drawn / "set" / "labels.csv"),
-            "data.images": str(drawn / "set" / "images"),
-            "data.image_size": (32, 32),
-            "backbone.name": "mobilenet_v2",
-            "backbone.weights": "random",
-            "features.views": 1,
-            "head.name": "linear",
-            "epochs": 4,
-            "folds": 3,
-            "batch_size": 16,
-        } | {key.replace("__", "."): value for key, value in changes.items()}
-        config.update_from_flattened_dict(keys)
-        return config
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def finished(
-    configure: Configure, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
-    workdir = tmp_path_factory.mktemp("finished")
-    return workdir, impute.run(configure(), workdir)
 
 
 def out_of_fold(workdir: Path) -> np.ndarray:
