@@ -20,7 +20,16 @@ from ml_collections import ConfigDict, config_flags
 from mlc_jax.errors import ConfigError, MlcError
 from mlc_jax.interrupt import Interrupted, handled
 
-JOBS = ("impute", "multilabel", "evaluate", "predict", "review", "compare")
+JOBS = (
+    "impute",
+    "multilabel",
+    "evaluate",
+    "predict",
+    "explain",
+    "review",
+    "compare",
+    "export",
+)
 DRY_RUN_JOBS = ("impute", "multilabel")
 
 FLAGS = flags.FLAGS

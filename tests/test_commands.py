@@ -167,6 +167,44 @@ def test_the_three_commands_of_stage_2_run_in_order(demo: Path, tmp_path: Path) 
         assert made["test"]["macro_roc_auc"]["value"] >= 0.9
 
 
+@pytest.mark.slow
+def test_the_demos_classifier_is_explained_and_exported(demo: Path, tmp_path: Path) -> None:
+    """A conv head over VGG19, by the commands; the exported program says what predict says."""
+    trained, images = tmp_path / "multilabel", CACHE / "demo" / "images"
+    image = sorted(images.iterdir())[0]
+    jobs = {
+        "multilabel": [f"--config.source={demo}"],
+        "explain": [f"--config.data.images={images}", "--config.explain.limit=2"],
+        "predict": [f"--config.data.images={image}"],
+        "export": [],
+    }
+    for job, arguments in jobs.items():
+        if job != "multilabel":
+            arguments = [f"--config.checkpoint={trained}", *arguments]
+        done = run_command(f"--config=configs/{job}.py", f"--workdir={tmp_path / job}", *arguments)
+        assert done.returncode == 0, (job, done.stderr)
+    methods = summary_of(tmp_path / "explain")["methods"]
+    assert set(methods) == {"grad_cam", "lime", "occlusion"}
+    # What is drawn stands in one place, so the method that asks the most finds it.
+    assert methods["lime"]["gain"] > 0
+    example = (tmp_path / "export" / "README.md").read_text().split("```")[1]
+    (tmp_path / "export" / "run.py").write_text(example.removeprefix("python"))
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "export" / "run.py"), str(image)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "predict" / "predictions.csv").open(newline="") as file:
+        (expected,) = csv.DictReader(file)
+    for line in done.stdout.splitlines():
+        name, probability, given = line.split("\t")
+        assert float(probability) == pytest.approx(float(expected[f"{name}_probability"]), abs=1e-4)
+        assert given == expected[name]
+
+
 def test_the_readme_names_no_command_that_does_not_exist() -> None:
     text = (ROOT / "README.md").read_text()
     for job in re.findall(r"--config=(configs/\w+\.py)", text):

@@ -18,6 +18,7 @@ from mlc_jax.training.parallel import Devices
 
 ROOT = Path(__file__).parents[1]
 OWN = {"data.labels": "labels.csv", "data.images": "images"}
+LINEAR, NOTEBOOK = {"head.name": "linear"}, {"impute.method": "notebook"}
 NAN, INF = float("nan"), float("inf")
 
 
@@ -47,6 +48,9 @@ DEFAULTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (OWN, {"backbone.name": "vgg19", "backbone.weights": "imagenet", "head.name": "conv"}),
     (OWN, {"oversample": "label", "optimizer.name": "adam", "folds": 5, "parallel": "jit"}),
     (OWN, {"impute.threshold": "matched", "seed": 0}),
+    (OWN, {"impute.method": "crossfit", "impute.max_error": 1.0, "impute.rounds": 0}),
+    (OWN | LINEAR, {"impute.rounds": 1, "impute.threshold": "matched", "impute.deals": 1}),
+    (OWN | LINEAR | NOTEBOOK, {"impute.rounds": 0, "impute.threshold": "fixed"}),
     ({}, {"data.image_size": (64, 64), "features.views": 1, "epochs": 15}),
 ]
 
@@ -164,7 +168,12 @@ BAD: list[tuple[str, list[Any]]] = [
     ("folds", [2, 0, -5]),
     ("save_every", [0]),
     ("parallel", ["mesh", ""]),
+    ("near_copies", [0.5, -1.0, NAN]),
+    ("impute.method", ["notebooks", ""]),
     ("impute.threshold", ["1.5", "-0.1", "nan", "best", ""]),
+    ("impute.max_error", [0.0, -0.1, 1.1, NAN]),
+    ("impute.rounds", [-1, 21]),
+    ("impute.deals", [0, 51]),
 ]
 
 

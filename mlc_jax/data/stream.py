@@ -48,6 +48,26 @@ class Listing:
         """Whether the files are those of a folder and its folders."""
         return self.path == self.root
 
+    def refuse_inside(self, workdir: Path) -> None:
+        """Keeps what a job writes out of the folder that it reads.
+
+        Raises:
+          ConfigError: `workdir` lies in it.
+        """
+        if self.is_folder and workdir.resolve().is_relative_to(self.root.resolve()):
+            raise ConfigError(
+                f"--workdir={workdir} lies in config.data.images={str(self.path)!r}, whose files "
+                "are read while others are written; choose another --workdir"
+            )
+
+    def nothing_readable(self, left_out: int, quarantine: Path) -> ConfigError:
+        """The error where none of the files is an image; `quarantine` names those left out."""
+        return ConfigError(
+            f"config.data.images={str(self.path)!r} holds no image that can be read ({left_out} "
+            f"cannot, {self.passed_over} files have other names than images have); {quarantine} "
+            "gives the reasons"
+        )
+
     def __iter__(self) -> Iterator[tuple[int, str]]:
         """Row and file name: the line in a list, else the number in order, from 1.
 

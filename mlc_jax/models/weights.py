@@ -7,6 +7,7 @@ and everything that does not fit is collected and said at once.
 import contextlib
 import functools
 import importlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from mlc_jax.errors import WeightsError
-from mlc_jax.files.atomic import replacing
+from mlc_jax.files.atomic import write_bytes
 from mlc_jax.files.digest import digest_file
 from mlc_jax.models.hdf5 import keras_layers, open_guarded
 from mlc_jax.models.layers import LayerSpec, Network, layer_specs
@@ -112,8 +113,22 @@ def write_weights(path: Path, name: str, params: Params, preprocess: str) -> Non
         for key, value in leaves
     }
     metadata = {"format": OUR_FORMAT, "backbone": name, "preprocess": preprocess}
-    with replacing(path) as temporary:
-        safetensors.numpy.save_file(arrays, temporary, metadata=metadata)
+    write_safetensors(path, arrays, metadata)
+
+
+def write_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Writes arrays atomically, equal ones as equal bytes.
+
+    The library writes metadata in an order that differs from one process to the next, and a file's
+    digest with it; and its `save_file` makes files that nobody but their owner may read.
+    """
+    data = safetensors.numpy.save(arrays, metadata=metadata)
+    # The format: the header's length in 8 bytes, the header in JSON, then the arrays, whose places
+    # are counted from the end of the header.
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    write_bytes(path, len(header).to_bytes(8, "little") + header + data[end:])
 
 
 @contextlib.contextmanager

@@ -205,7 +205,9 @@ def uncalibrated(
 
 def _course_caption(run: FinishedRun) -> str:
     heads = [epoch["active_heads"] for epoch in run.epochs]
-    return (
+    rounds = max(epoch.get("round", 0) for epoch in run.epochs)
+    anew = "Where the curves jump, a round of self-training fits anew. " if rounds else ""
+    return anew + (
         "Means over a label's models, one for each fold. A model stops when its stop fold no "
         "longer gains; its figures stay where they are from then on. "
         f"{heads[0]} models were trained in the first of {len(heads)} epochs, "

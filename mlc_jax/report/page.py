@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mlc_jax.errors import WorkdirError
 from mlc_jax.files.atomic import write_text
 from mlc_jax.report.compare import compare_page
+from mlc_jax.report.explain import explain_page
 from mlc_jax.report.impute import impute_page
 from mlc_jax.report.multilabel import multilabel_page
 from mlc_jax.report.panels import DPI
@@ -19,6 +20,7 @@ _PAGES: dict[str, Callable[[FinishedRun, Path], Page]] = {
     "impute": impute_page,
     "multilabel": multilabel_page,
     "compare": compare_page,
+    "explain": explain_page,
 }
 _CSS_PIXELS_PER_INCH = 100
 

@@ -58,6 +58,25 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Thumbnail:
+    """A small picture: its PNG file, what it shows, its heading and lines below it."""
+
+    file: Path
+    alt: str
+    title: str
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """Small pictures beside one another, below one another where there is no room."""
+
+    kind: ClassVar[str] = "thumbnails"
+    title: str
+    pictures: tuple[Thumbnail, ...]
+
+
+@dataclass(frozen=True)
 class Facts:
     """Names and values, such as the keys of a configuration."""
 
@@ -98,7 +117,7 @@ class Folded:
     parts: tuple["Part", ...]
 
 
-Part = Table | Picture | Facts | Text | Listing | Code | Folded
+Part = Table | Picture | Thumbnails | Facts | Text | Listing | Code | Folded
 
 
 @dataclass(frozen=True)

@@ -186,15 +186,40 @@ def _multilabel_lines(summary: dict[str, Any], workdir: Path) -> tuple[str, str]
     )
 
 
+def _explain_tables(summary: dict[str, Any]) -> list[Table]:
+    headings = ["beat chance", "deletion (low)", "insertion (high)", "gain", "fidelity"]
+    table = _table(f"explain: {summary['data']['explained']} images", "method", headings)
+    for name, method in (summary["methods"] | {"random orders": summary["random"]}).items():
+        counts = ""
+        if "explanations" in method:
+            counts = f"{method['better_than_chance']} of {method['explanations']}"
+        figures = (_figure(method.get(k)) for k in ("deletion", "insertion", "gain", "fidelity"))
+        table.add_row(name, counts or "–", *figures)
+    return [table]
+
+
+def _explain_lines(summary: dict[str, Any], workdir: Path) -> tuple[str, str]:
+    methods = summary["methods"].values()
+    best = max(method["better_than_chance"] for method in methods)
+    count = next(iter(methods))["explanations"]
+    return (
+        f"{count} labels on {summary['data']['explained']} images explained, {best} of them better "
+        "than chance by the best method",
+        f"overlays {workdir / 'overlays'}, their scores {workdir / 'explanations.csv'}",
+    )
+
+
 _TABLES: dict[str, Callable[[dict[str, Any]], list[Table]]] = {
     "impute": _impute_tables,
     "multilabel": _multilabel_tables,
     "compare": _compare_tables,
+    "explain": _explain_tables,
 }
 _LINES: dict[str, Callable[[dict[str, Any], Path], tuple[str, str]]] = {
     "impute": _impute_lines,
     "multilabel": _multilabel_lines,
     "compare": _compare_lines,
+    "explain": _explain_lines,
 }
 
 

@@ -11,6 +11,7 @@ from mlc_jax.report import numbers
 from mlc_jax.report.cell_scores import LabelScores
 from mlc_jax.report.panels import BLUE, FAINT, ORANGE, panel_grid, save
 from mlc_jax.report.parts import Cell, Column, Part, Picture, Section, Table, Text
+from mlc_jax.report.tables import glossary
 
 _COLUMNS = (
     Column("Label", words=True),
@@ -38,7 +39,8 @@ def trust_section(
     """
     labels, acceptance = summary["labels"], summary["acceptance"]
     parts: list[Part] = [
-        Table(_COLUMNS, tuple(_row(name, label) for name, label in labels.items()))
+        Table(_COLUMNS, tuple(_row(name, label) for name, label in labels.items())),
+        glossary(_COLUMNS),
     ]
     if acceptance["max_error"] < 1:
         parts.append(

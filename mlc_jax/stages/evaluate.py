@@ -255,7 +255,6 @@ def evaluate_impute(config: ConfigDict, checkpoint: Path, journal: Journal) -> E
         )
     inputs = json.loads((checkpoint / "run.json").read_text())
     own = run_config(inputs, json.loads((checkpoint / "summary.json").read_text()))
-    own.parallel = config.parallel
     collection = without_filled(open_collection(own, cache_folder(), journal))
     backbone = choose_backbone(own, journal)
     now = run_inputs(own, collection, backbone)

@@ -70,11 +70,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if config.batch_size < 0:
         raise ConfigError(f"config.batch_size={config.batch_size}: give 1 or more, or 0")
     listing = list_images(config.data.images, config.data.root)
-    if listing.is_folder and workdir.resolve().is_relative_to(listing.root.resolve()):
-        raise ConfigError(
-            f"--workdir={workdir} lies in config.data.images={config.data.images!r}, whose files "
-            "are read while others are written; choose another --workdir"
-        )
+    listing.refuse_inside(workdir)
     with owned(workdir):
         trained = open_run(Path(config.checkpoint), journal)
         score, most = scorer(
@@ -97,11 +93,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 advance(len(batch.filenames) + len(batch.refused))
         say(tally, listing, journal)
         if not tally.predicted:
-            raise ConfigError(
-                f"config.data.images={config.data.images!r} holds no image that can be read "
-                f"({tally.left_out} cannot, {listing.passed_over} files have other names than "
-                f"images have); {workdir / 'quarantine.csv'} gives the reasons"
-            )
+            raise listing.nothing_readable(tally.left_out, workdir / "quarantine.csv")
         summary = describe(config, trained, listing, tally, journal)
         write_json(workdir / "summary.json", summary)
         for name, record in summary["labels"].items():

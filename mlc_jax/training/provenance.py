@@ -23,13 +23,8 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-dat
 
 def run_inputs(config: ConfigDict, collection: Collection, backbone: Backbone) -> dict[str, Any]:
     """What decides the result of a run: contents, not the paths they lie under."""
-    keys = plain(config)
-    for group, key in (("data", "labels"), ("data", "images"), ("backbone", "weights")):
-        del keys[group][key]
-    for key in ("accept_changes", "dry_run"):
-        keys.pop(key, None)
     return {
-        "config": keys,
+        "config": without_paths(config),
         "labels": collection.table.digest(),
         "images": collection.images.digest(),
         "weights": backbone.digest,
@@ -45,6 +40,16 @@ def row_inputs(collection: Collection) -> list[Row]:
             table.filenames, collection.images.digests, table.values.tolist(), strict=True
         )
     ]
+
+
+def without_paths(config: ConfigDict) -> dict[str, Any]:
+    """A configuration as JSON, without the paths of what it was run on."""
+    keys = plain(config)
+    for group, key in (("data", "labels"), ("data", "images"), ("backbone", "weights")):
+        del keys[group][key]
+    for key in ("accept_changes", "dry_run"):
+        keys.pop(key, None)
+    return keys
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
@@ -65,11 +70,10 @@ def describe_run(
     backbone: Backbone,
     journal: Journal,
 ) -> dict[str, Any]:
-    """The part of summary.json that all stages share."""
+    """The part of summary.json that all stages share which learn from labels."""
     table = collection.table
     inputs = run_inputs(config, collection, backbone)
     height, width = collection.images.image_size
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "finished": True,
         "stage": config.stage,
@@ -84,12 +88,26 @@ def describe_run(
             "blank": int((~table.known).sum()),
             "image_size": [height, width],
         },
+        "digests": {
+            "data": digest_json([inputs["labels"], inputs["images"]]),
+            "weights": inputs["weights"],
+            "config": digest_json(inputs["config"]),
+        },
+    } | describe_circumstances(config, backbone, (height, width), journal)
+
+
+def describe_circumstances(
+    config: ConfigDict, backbone: Backbone, image_size: tuple[int, int], journal: Journal
+) -> dict[str, Any]:
+    """How a run went: its backbone, what it said, its seconds, its machine, its command."""
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
         "backbone": {
             "name": backbone.name,
             "origin": backbone.origin,
             "random": backbone.random,
             "digest": backbone.digest,
-            "feature_shape": list(backbone.feature_shape((height, width))),
+            "feature_shape": list(backbone.feature_shape(image_size)),
         },
         "warnings": journal.warnings,
         "notes": journal.notes,
@@ -99,11 +117,6 @@ def describe_run(
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
         "versions": {"mlc_jax": __version__, "python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
-        "digests": {
-            "data": digest_json([inputs["labels"], inputs["images"]]),
-            "weights": inputs["weights"],
-            "config": digest_json(inputs["config"]),
-        },
         "config": plain(config),
         "command": f"python -m mlc_jax.main {' '.join(sys.argv[1:])}",
     }

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,11 @@ class MetricsWriter:
           figures: JSON whose leaves are numbers; a NaN is written as null.
         """
         if self._board is None:
-            write_text(self._path, _lines_before(self._path, epoch))
+            lines = self._path.read_text().splitlines(keepends=True) if epoch else []
+            # A run of several rounds skips the epochs that a round had no need of, so a line's
+            # number is not its epoch.
+            earlier = takewhile(lambda line: _epoch_of(line) < epoch, lines)
+            write_text(self._path, "".join(earlier))
             self._board = SummaryWriter(str(self._folder), purge_step=epoch or None)
         line = json.dumps({"epoch": epoch, **without_nan(figures)}, allow_nan=False)
         with self._path.open("a") as file:
@@ -50,14 +55,11 @@ class MetricsWriter:
             self._board.close()
 
 
-def _lines_before(path: Path, epoch: int) -> str:
-    """The lines of earlier epochs; a course that stops early leaves out some numbers."""
-    kept = []
-    for line in path.read_text().splitlines(keepends=True) if epoch else []:
-        if not line.endswith("\n") or json.loads(line)["epoch"] >= epoch:
-            break
-        kept.append(line)
-    return "".join(kept)
+def _epoch_of(line: str) -> float:
+    try:
+        return int(json.loads(line)["epoch"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # torn by a kill: it and what follows is written anew
 
 
 def _flat(prefix: str, figures: dict[str, Any]) -> list[tuple[str, float]]:

@@ -6,11 +6,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from mlc_jax.errors import WeightsError
 from mlc_jax.models.backbones import Backbone, load_backbone
-from mlc_jax.models.weights import write_weights
+from mlc_jax.models.weights import write_safetensors, write_weights
 
 NAME = "mobilenet_v2"
 
@@ -30,6 +31,21 @@ def test_our_own_layout_is_read_back(ours: tuple[Backbone, Path]) -> None:
     assert found.preprocess == "torch"
     with pytest.raises(WeightsError, match="weights of mobilenet_v2, not of vgg19"):
         load_backbone("vgg19", path)
+
+
+def test_equal_arrays_are_equal_bytes_that_the_library_reads(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {"b/ü": rng.normal(size=(3, 5)), "a": np.arange(7, dtype=np.float32)}
+    metadata = {letter: letter * 3 for letter in "jihgfedcba"}  # the library shuffles it
+    paths = [tmp_path / f"{number}.safetensors" for number in range(5)]
+    for path in paths:
+        write_safetensors(path, arrays, metadata)
+    assert len({path.read_bytes() for path in paths}) == 1
+    with safe_open(paths[0], framework="numpy") as file:
+        assert file.metadata() == metadata
+        assert set(file.keys()) == set(arrays)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(file.get_tensor(name), array)
 
 
 def test_safetensors_that_lie_about_their_size_are_refused(ours: tuple[Backbone, Path]) -> None:

@@ -222,8 +222,8 @@ def test_damaged_files_are_named(
 
 def test_stage_without_a_report_is_named(tmp_path: Path) -> None:
     summary = make_workdir(tmp_path, {"a": 1.5}, rows=60)
-    rewrite(tmp_path, summary | {"stage": "explain"})
-    with pytest.raises(WorkdirError, match="stage 'explain'; reports exist for impute"):
+    rewrite(tmp_path, summary | {"stage": "predict"})
+    with pytest.raises(WorkdirError, match="stage 'predict'; reports exist for impute"):
         write_report(tmp_path)
 
 

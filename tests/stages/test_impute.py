@@ -23,6 +23,7 @@ FILES = [
     "summary.json",
     "metrics.jsonl",
     "report.html",
+    "suspects.csv",
     "thresholds.json",
 ]
 
@@ -37,7 +38,8 @@ def test_every_file_of_the_contract_is_there(finished: tuple[Path, dict[str, Any
         assert (workdir / name).stat().st_size > 0, name
     assert len(list((workdir / "plots").glob("*.png"))) >= 2
     assert any((workdir / "tensorboard").iterdir())
-    assert any((workdir / "checkpoints").iterdir())
+    for number in range(len(summary["rounds"]) + 1):
+        assert any((workdir / "checkpoints" / f"round_{number}").iterdir()), number
     assert json.loads((workdir / "summary.json").read_text())["oof"] == summary["oof"]
 
 
@@ -64,12 +66,19 @@ def test_every_cell_has_a_history(finished: tuple[Path, dict[str, Any]], drawn: 
     assert (cells["value"].to_numpy()[blank] == decided.to_numpy()[blank]).all()
     folds = cells.groupby("filename")["fold"].nunique()
     assert (folds == 1).all()
-    assert (cells["model"] == cells["label"] + "/fold" + cells["fold"].astype(str)).all()
+    rounds = {name: str(record["round"]) for name, record in finished[1]["labels"].items()}
+    spoke = cells["label"] + "/fold" + cells["fold"].astype(str)
+    assert (cells["model"] == spoke + "/round" + cells["label"].map(rounds)).all()
 
 
 def test_metrics_lines_hold_no_times(finished: tuple[Path, dict[str, Any]]) -> None:
     lines = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == list(range(len(lines)))
+    epochs = [line["epoch"] for line in lines]
+    assert epochs == sorted(set(epochs))
+    for number in range(len(finished[1]["rounds"]) + 1):
+        own = [line["epoch"] for line in lines if line["round"] == number]
+        assert own
+        assert own == list(range(4 * number, 4 * number + len(own)))
     assert not any("second" in key or "time" in key for line in lines for key in line)
 
 
@@ -97,7 +106,14 @@ def test_same_seed_same_bytes(
     finished: tuple[Path, dict[str, Any]], configure: Configure, tmp_path: Path
 ) -> None:
     impute.run(configure(), tmp_path)
-    for name in ("labels.csv", "cells.csv", "metrics.jsonl", "thresholds.json", "quarantine.csv"):
+    for name in (
+        "labels.csv",
+        "cells.csv",
+        "metrics.jsonl",
+        "thresholds.json",
+        "quarantine.csv",
+        "suspects.csv",
+    ):
         assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes(), name
 
 

@@ -118,8 +118,10 @@ def recipe(shape: tuple[int, int, int], head: str = "linear") -> Recipe:
 OUTPUTS = np.array([[0], [1], [1]])
 VALUES = np.random.default_rng(1).integers(-1, 2, (ROWS, 2))
 CELLS = Cells(
-    jnp.asarray(np.maximum(VALUES, 0), jnp.float32),
-    jnp.asarray(VALUES >= 0, jnp.float32),
+    jnp.asarray(np.maximum(VALUES, 0)[None], jnp.float32),
+    jnp.asarray(VALUES[None] >= 0, jnp.float32),
+    jnp.zeros((1, ROWS, 0)),
+    jnp.zeros(HEADS, jnp.int32),
     jnp.asarray(OUTPUTS, jnp.int32),
 )
 
@@ -135,7 +137,7 @@ def one_epoch(features: Features, how: Recipe) -> dict[str, Any]:
     frozen = Frozen(mean, std, statistics, feed.frozen_backbone)
     state = jax.tree.map(jnp.copy, init_state(how, feed.init(0, HEADS)))
     state, sums = feed.train_epoch(state, frozen, CELLS, plan(STEPS, 3))
-    logits = feed.logits(state.params, frozen, plan(3, 4, views=1))
+    logits = feed.logits(state.params, frozen, CELLS, plan(3, 4, views=1))
     assert logits.shape == (3, HEADS, BATCH, 1)
     return {
         "moments": (means, squares),

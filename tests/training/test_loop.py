@@ -142,9 +142,10 @@ def test_each_head_answers_with_its_best_epoch_and_stops_by_itself(tmp_path: Pat
         patience=2,
         optimizer__learning_rate=0.1,
     )
-    # At the end each of the two views is asked about, with the same parameters.
-    *by_epoch, _, answered = feeds[0].params
+    # Asked once an epoch for the stop fold, and at the end once for each of two views.
+    *by_epoch, answered, again = feeds[0].params
     assert len(by_epoch) == len(figures)
+    jax.tree.map(np.testing.assert_array_equal, again, answered)
     heads = len(result.heads)
     assert 0 < figures[-1].active.sum() < heads, "some heads must stop, and some go on"
     assert len(set(result.best_epoch.tolist())) > 1, "all heads alike: nothing is shown"

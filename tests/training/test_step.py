@@ -57,6 +57,7 @@ def batch(seed: int = 0) -> Batch:
         jnp.asarray(rng.normal(size=(HEADS, BATCH, *SHAPE)), jnp.float32),
         jnp.asarray(rng.integers(0, 2, (HEADS, BATCH, 1)), jnp.float32),
         jnp.asarray(rng.random((HEADS, BATCH, 1)) < 0.7, jnp.float32),
+        jnp.zeros((HEADS, BATCH, 0)),
         jnp.ones((HEADS, BATCH), jnp.bool_),
     )
 
@@ -157,8 +158,10 @@ def test_jit_and_pmap_take_the_same_step(head: str, devices: int) -> None:
     rng = np.random.default_rng(1)
     features = rng.normal(size=(30, 3, *SHAPE)).astype(np.float16)
     cells = Cells(
-        jnp.asarray(rng.integers(0, 2, (30, 2)), jnp.float32),
-        jnp.asarray(rng.random((30, 2)) < 0.8, jnp.float32),
+        jnp.asarray(rng.integers(0, 2, (1, 30, 2)), jnp.float32),
+        jnp.asarray(rng.random((1, 30, 2)) < 0.8, jnp.float32),
+        jnp.zeros((1, 30, 0)),
+        jnp.zeros(HEADS, jnp.int32),
         jnp.asarray([[0], [0], [1], [1]], jnp.int32),
     )
     made = recipe(head, "sgd", 1.0)
@@ -170,7 +173,7 @@ def test_jit_and_pmap_take_the_same_step(head: str, devices: int) -> None:
         # A copy per runner: the step donates its state.
         state = jax.tree.map(jnp.copy, runner.replicate(started(made)))
         state, sums = feed.train_epoch(state, frozen(), cells, plan(1, 30, 3))
-        logits = feed.logits(state.params, frozen(), plan(2, 30, 1, seed=2))
+        logits = feed.logits(state.params, frozen(), cells, plan(2, 30, 1, seed=2))
         assert logits.shape == (2, HEADS, BATCH, 1)
         results.append(jax.device_get((state.params, sums, logits)))
     for other in results[1:]:
@@ -182,7 +185,13 @@ def test_the_epoch_compiles_once() -> None:
     made = recipe("linear", "adam")
     runner = Devices("jit")
     feed = CachedFeatures(features, runner).feed(made)
-    cells = Cells(jnp.zeros((10, 1)), jnp.ones((10, 1)), jnp.zeros((HEADS, 1), jnp.int32))
+    cells = Cells(
+        jnp.zeros((1, 10, 1)),
+        jnp.ones((1, 10, 1)),
+        jnp.zeros((1, 10, 0)),
+        jnp.zeros(HEADS, jnp.int32),
+        jnp.zeros((HEADS, 1), jnp.int32),
+    )
     state = jax.tree.map(jnp.copy, runner.replicate(started(made)))
     with jax.log_compiles(False):
         state, _ = feed.train_epoch(state, frozen(), cells, plan(3, 10, 2))

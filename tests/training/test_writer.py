@@ -1,4 +1,4 @@
-"""metrics.jsonl: what a stopped run wrote behind its checkpoint is cut off, and nothing else."""
+"""Laws of metrics.jsonl: a run that was stopped and continued leaves the lines of one that was not."""
 
 import json
 from pathlib import Path
@@ -7,30 +7,38 @@ import pytest
 
 from mlc_jax.training.writer import MetricsWriter
 
+EPOCHS = (0, 1, 2, 10, 11, 12, 20)
+"""Of three rounds of at most ten epochs, the first two stopped early."""
 
-def write(workdir: Path, *epochs: int) -> None:
+
+def written(workdir: Path, epochs: tuple[int, ...]) -> bytes:
     writer = MetricsWriter(workdir)
-    for epoch in epochs:
-        writer.write(epoch, {"loss": epoch / 2})
+    try:
+        for epoch in epochs:
+            writer.write(epoch, {"round": epoch // 10, "loss": 1 / (1 + epoch)})
+    finally:
+        writer.close()
+    return (workdir / "metrics.jsonl").read_bytes()
+
+
+# Within a round, at its end, back into the round before, from the start, and behind all lines.
+@pytest.mark.parametrize(
+    ("stopped_after", "again_from", "torn"),
+    [(5, 4, ""), (6, 4, '{"epoch": 1'), (3, 3, "\n"), (5, 2, ""), (7, 0, '{"epoch"'), (7, 6, "")],
+)
+def test_lines_behind_the_restored_epoch_are_cut(
+    tmp_path: Path, stopped_after: int, again_from: int, torn: str
+) -> None:
+    whole = written(tmp_path / "whole", EPOCHS)
+    written(tmp_path / "parts", EPOCHS[:stopped_after])
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+        file.write(torn)
+    assert written(tmp_path / "parts", EPOCHS[again_from:]) == whole
+
+
+def test_a_figure_that_is_not_a_number_is_null(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path)
+    writer.write(0, {"auc": float("nan"), "of": {"label": float("inf")}})
     writer.close()
-
-
-@pytest.mark.parametrize("torn", [False, True])
-def test_lines_of_later_epochs_are_cut_off(tmp_path: Path, torn: bool) -> None:
-    """A course that stopped early leaves out numbers: the next one begins at a round one."""
-    write(tmp_path, 0, 1, 2, 40, 41)
-    wanted = (tmp_path / "metrics.jsonl").read_bytes()
-    write(tmp_path, 42, 43)
-    if torn:
-        with (tmp_path / "metrics.jsonl").open("a") as file:
-            file.write('{"epoch": 44, "lo')
-    write(tmp_path, 40, 41)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == wanted
-    lines = wanted.decode().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2, 40, 41]
-
-
-def test_a_first_epoch_begins_the_file_anew(tmp_path: Path) -> None:
-    write(tmp_path, 0, 1)
-    write(tmp_path, 0)
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"epoch": 0, "auc": None, "of": {"label": None}}

@@ -1,0 +1,167 @@
+"""Export: the classifier of a finished multilabel run, as a folder that stands alone.
+
+What is written is checked before it is called finished: the program is read back from its file and
+asked about images, beside the classifier itself.
+"""
+
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+from ml_collections import ConfigDict
+
+from mlc_jax import __version__
+from mlc_jax.errors import NumericsError
+from mlc_jax.files.atomic import write_bytes, write_json, write_text
+from mlc_jax.files.digest import digest_file
+from mlc_jax.files.outputs import clear
+from mlc_jax.files.workdir import owned
+from mlc_jax.journal import Journal
+from mlc_jax.models.download import PUBLISHED
+from mlc_jax.models.tuning import tuned_backbone
+from mlc_jax.models.weights import write_weights
+from mlc_jax.report.model_card import model_card
+from mlc_jax.training.classifier import trained_params
+from mlc_jax.training.parallel import Devices
+from mlc_jax.training.program import PLATFORMS, export_program, write_head
+from mlc_jax.training.provenance import without_paths
+from mlc_jax.training.restore import TrainedRun, open_run, scorer
+
+FILES = {
+    "program.jaxexport": "the whole classifier as StableHLO, in the container of jax.export",
+    "backbone.safetensors": "weights of the backbone, as `config.backbone.weights` reads them",
+    "head.safetensors": "head, feature standardisation, calibration, thresholds",
+    "labels.json": "the names of the outputs, in order",
+    "thresholds.json": "per label the threshold, the rule that chose it, its spread over folds",
+    "config.json": "the configuration that it was trained with, without paths",
+    "README.md": "this card",
+}
+DIGESTS = "SHA256SUMS"
+CHECKED_IMAGES = 3
+TOLERANCE = 1e-3  # of a probability; float32 differs from one program to the next by 1e-6
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Exports, and writes over an earlier export in the same workdir.
+
+    Args:
+      config: of configs/export.py, as the command line left it.
+      workdir: the folder.
+
+    Returns:
+      What summary.json holds.
+
+    Raises:
+      CheckpointError: there is no finished multilabel run to export.
+      NumericsError: the program does not say what the classifier says.
+    """
+    journal = Journal()
+    which = config.checkpoint_kind
+    with owned(workdir):
+        trained = open_run(Path(config.checkpoint), journal)
+        params = trained_params(trained.classifier, which)
+        clear(workdir, config.stage, (*FILES, DIGESTS))
+        with journal.phase("export", 0, "files"):
+            backbone = tuned_backbone(trained.backbone, params)
+            write_weights(
+                workdir / "backbone.safetensors",
+                backbone.name,
+                backbone.params,
+                backbone.preprocess,
+            )
+            write_head(workdir / "head.safetensors", trained, which)
+            program = export_program(trained, which).serialize()
+            write_bytes(workdir / "program.jaxexport", bytes(program))
+        with journal.phase("check the program", CHECKED_IMAGES, "images") as advance:
+            difference = check_program(workdir / "program.jaxexport", trained, which)
+            advance(CHECKED_IMAGES)
+        thresholds = json.loads((trained.workdir / "thresholds.json").read_text())
+        write_json(workdir / "thresholds.json", thresholds)
+        write_json(workdir / "labels.json", list(trained.names))
+        write_json(workdir / "config.json", without_paths(trained.config))
+        card = describe_card(trained, which, thresholds, difference)
+        write_text(workdir / "README.md", model_card(card, trained.summary))
+        digests = {name: digest_file(workdir / name) for name in sorted(FILES)}
+        lines = [f"{digest}  {name}\n" for name, digest in digests.items()]
+        write_text(workdir / DIGESTS, "".join(lines))
+        # Meant to be handed on, so it names no path of this machine.
+        summary = {
+            "finished": True,
+            "stage": config.stage,
+            "checkpoint": {"kind": which, "digest": trained.digest},
+            "labels": list(trained.names),
+            "image_size": list(trained.spec.image_size),
+            "platforms": list(PLATFORMS),
+            "largest_difference": difference,
+            "warnings": journal.warnings,
+            "seconds": journal.seconds,
+            "versions": {"mlc_jax": __version__, "jax": importlib.metadata.version("jax")},
+            "digests": digests,
+        }
+        write_json(workdir / "summary.json", summary)
+        for name in FILES:
+            size = (workdir / name).stat().st_size
+            journal.line(f"{digests[name][:12]}…  {size:>12,} bytes  {workdir / name}")
+        journal.line(f"digests {workdir / DIGESTS}, how to use it {workdir / 'README.md'}")
+        return summary
+
+
+def check_program(path: Path, trained: TrainedRun, which: str) -> float:
+    """The largest difference between the file's probabilities and the classifier's, on noise.
+
+    Raises:
+      NumericsError: it is larger than rounding explains.
+    """
+    shape = (CHECKED_IMAGES, *trained.spec.image_size, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    score, most = scorer(trained, which, Devices("jit"), CHECKED_IMAGES)
+    assert most == CHECKED_IMAGES
+    program = export.deserialize(bytearray(path.read_bytes()))
+    probabilities, _ = program.call(images)
+    difference = float(np.abs(np.asarray(probabilities) - score(images)).max())
+    if not difference <= TOLERANCE:
+        raise NumericsError(
+            f"{path} gives probabilities that are {difference:.2g} away from the classifier's; "
+            "export it with another version of jax, and report this"
+        )
+    return difference
+
+
+def describe_card(
+    trained: TrainedRun, which: str, thresholds: dict[str, Any], difference: float
+) -> dict[str, Any]:
+    """What the model card says beside the run's summary."""
+    return {
+        "names": trained.names,
+        "kind": which,
+        "image_size": trained.spec.image_size,
+        "head": trained.config.head.name,
+        "trainable": trained.config.backbone.trainable,
+        "licence": licence_of(trained),
+        "digest": trained.digest,
+        "platforms": PLATFORMS,
+        "checked": {
+            "platform": jax.default_backend(),
+            "images": CHECKED_IMAGES,
+            "largest_difference": difference,
+        },
+        "versions": {"jax": importlib.metadata.version("jax")},
+        "rules": sorted({record["rule"] for record in thresholds.values()}),
+        "files": FILES,
+    }
+
+
+def licence_of(trained: TrainedRun) -> str:
+    """The licence of the backbone's weights, as far as it is known."""
+    if trained.backbone.random:
+        return "none needed, they are random"
+    if trained.config.backbone.weights == "imagenet":
+        return f"{PUBLISHED[trained.backbone.name].licence} (Keras's ImageNet weights)"
+    return (
+        f"not known here. They came from the file {Path(trained.config.backbone.weights).name}; "
+        "whoever hands this on has to find out"
+    )

@@ -1,0 +1,147 @@
+"""Laws of acceptance: the promise holds as often as it says, and equal cells are treated alike."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom, binomtest
+
+from mlc_jax.assess.acceptance import LEVEL, Acceptance, accept_up_to, confidence_of, upper_bound
+
+DRAWS = 400
+# Three standard deviations of a share of DRAWS that is 5 %.
+MOST_BROKEN = 0.05 + 3 * np.sqrt(0.05 * 0.95 / DRAWS)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize(("errors", "count"), [(0, 1), (0, 40), (3, 40), (17, 300), (39, 40)])
+def test_the_bound_is_the_exact_one(errors: int, count: int, level: float) -> None:
+    bound = float(upper_bound(errors, count, level))
+    exact = binomtest(errors, count, alternative="less").proportion_ci(level, "exact").high
+    assert bound == pytest.approx(exact, rel=1e-9)
+    # What makes it one: so few errors are as unlikely as that, if the share is the bound.
+    assert binom.cdf(errors, count, bound) == pytest.approx(1 - level, rel=1e-9)
+
+
+def test_bounds_broadcast_and_know_nothing_of_no_cells() -> None:
+    found = upper_bound(np.array([[0], [2]]), np.array([0, 2, 10]))
+    assert found.shape == (2, 3)
+    assert found[0, 0] == found[1, 1] == 1.0
+    assert found[0, 2] < found[1, 2] < 1
+
+
+def calibrated(rng: np.random.Generator, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Confidences and the chance that each cell is wrong, which they tell."""
+    confidence = 1 - 0.5 * rng.random(cells) ** 2
+    return confidence, 1 - confidence
+
+
+def overconfident(rng: np.random.Generator, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    confidence, chance = calibrated(rng, cells)
+    return confidence, np.minimum(0.03 + 1.5 * chance, 0.9)
+
+
+def uninformed(rng: np.random.Generator, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """All cells are wrong just more often than the promise of 5 %: the hardest case."""
+    return rng.random(cells), np.full(cells, 0.0501)
+
+
+@pytest.mark.parametrize("world", [calibrated, overconfident, uninformed])
+def test_the_promise_is_broken_in_one_draw_of_twenty_at_most(world: object) -> None:
+    assert callable(world)
+    rng = np.random.default_rng(0)
+    broken, naively, useful = 0, 0, 0
+    for _ in range(DRAWS):
+        confidence, chance = world(rng, 500)
+        wrong = rng.random(500) < chance
+        found = accept_up_to(confidence, wrong, 0.05)
+        taken = confidence >= found.cut
+        useful += bool(taken.any())
+        broken += bool(taken.any() and chance[taken].mean() > 0.05)
+        # What one would do without a bound: as many cells as keep the promise on known ones.
+        order = np.argsort(-confidence)
+        shares = np.cumsum(wrong[order]) / np.arange(1, 501)
+        most = int(np.flatnonzero(shares <= 0.05).max(initial=-1)) + 1
+        naively += bool(most and chance[order[:most]].mean() > 0.05)
+    assert broken / DRAWS <= MOST_BROKEN
+    assert naively / DRAWS > 2 * MOST_BROKEN, "a rule that is wrong passes: the test is no test"
+    if world is calibrated:
+        # Not all: in the first trial 4 of 185 cells may be wrong, and as many are to be expected.
+        assert useful / DRAWS > 0.65
+
+
+def test_a_rule_reports_the_cells_that_it_takes() -> None:
+    rng = np.random.default_rng(1)
+    confidence, chance = calibrated(rng, 800)
+    wrong = rng.random(800) < chance
+    found = accept_up_to(confidence, wrong, 0.1)
+    taken = confidence >= found.cut
+    assert 0 < found.count < 800
+    assert found.count == taken.sum()
+    assert found.errors == wrong[taken].sum()
+    assert found.coverage == found.count / 800
+    assert found.bound == float(upper_bound(found.errors, found.count)) <= 0.1
+    assert f"{found.errors} of {found.count}" in found.reason
+    assert f"{LEVEL:.0%}" in found.reason
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ties_fall_on_one_side_and_the_order_of_cells_does_not_matter(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    steps = np.array([0.55, 0.7, 0.9, 0.97])
+    confidence = rng.choice(steps, 600)
+    wrong = rng.random(600) < 1 - confidence
+    found = accept_up_to(confidence, wrong, 0.12)
+    assert found.cut in {0.0, *steps, np.inf}
+    assert found.count == (confidence >= found.cut).sum()
+    again = rng.permutation(600)
+    assert repr(accept_up_to(confidence[again], wrong[again], 0.12)) == repr(found)
+
+
+def test_one_accepts_everything() -> None:
+    wrong = np.array([True, True, False])
+    found = accept_up_to(np.array([0.5, 0.6, 0.9]), wrong, 1.0)
+    assert (found.cut, found.coverage, found.errors, found.count) == (0.0, 1.0, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (np.ones(500, np.bool_), "all wrong"),
+        (np.zeros(20, np.bool_), "too few to prove anything"),
+        (np.zeros(0, np.bool_), "no known cell"),
+    ],
+)
+def test_where_nothing_can_be_accepted_nothing_is(wrong: np.ndarray, why: str) -> None:
+    found = accept_up_to(np.linspace(0.5, 1, wrong.size), wrong, 0.05)
+    assert found.cut == np.inf, why
+    assert (found.coverage, found.errors, found.count) == (0.0, 0, 0)
+    assert np.isnan(found.bound)
+    assert "0.05" in found.reason
+
+
+def test_a_rule_that_takes_all_known_cells_takes_the_least_sure_blank_ones_too() -> None:
+    found = accept_up_to(np.linspace(0.9, 1, 400), np.zeros(400, np.bool_), 0.05)
+    assert (found.cut, found.coverage) == (0.0, 1.0)
+
+
+def test_a_weaker_promise_takes_more_cells() -> None:
+    """In the mean of draws: in one, the wider rule may fail its first trial by bad luck."""
+    rng = np.random.default_rng(2)
+    coverage = []
+    for _ in range(50):
+        confidence, chance = calibrated(rng, 600)
+        wrong = rng.random(600) < chance
+        rules: list[Acceptance] = [
+            accept_up_to(confidence, wrong, error) for error in (0.02, 0.05, 0.1, 0.2, 0.3, 1.0)
+        ]
+        coverage.append([rule.coverage for rule in rules])
+    means = np.mean(coverage, axis=0)
+    assert (np.diff(means) >= 0).all()
+    assert (np.diff(means[:4]) > 0.1).all()
+    # All cells together are wrong in one case of six.
+    assert means[-2] == means[-1] == 1
+
+
+def test_confidence_is_the_probability_of_the_value() -> None:
+    values = np.array([[1, 0], [0, 1]], np.int8)
+    said = np.array([[0.9, 0.9], [0.2, 0.2]])
+    np.testing.assert_allclose(confidence_of(values, said), [[0.9, 0.1], [0.8, 0.2]])

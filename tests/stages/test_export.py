@@ -1,0 +1,173 @@
+"""An export stands alone: it runs without this package, and says what predict says."""
+
+import json
+import re
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.numpy
+from jax import export as jax_export
+from ml_collections import ConfigDict
+
+from configs import predict as predict_config
+from configs.export import get_config
+from mlc_jax.errors import CheckpointError, ConfigError, WorkdirError
+from mlc_jax.files.digest import digest_file
+from mlc_jax.journal import Journal
+from mlc_jax.models.backbones import load_backbone
+from mlc_jax.models.heads import HeadStack
+from mlc_jax.models.tuning import Trained as TrainedParams
+from mlc_jax.report.model_card import escaped, model_card
+from mlc_jax.stages import export, predict
+from mlc_jax.training.parallel import Devices
+from mlc_jax.training.program import export_program
+from mlc_jax.training.restore import open_run, scorer
+from tests.stages.conftest import Trained
+
+
+def configured(trained: Trained, **changes: str) -> ConfigDict:
+    config = get_config()
+    config.update({"checkpoint": str(trained.workdir), **changes})
+    return config
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "folder"
+    export.run(configured(trained), folder)
+    return folder
+
+
+def test_the_model_cards_example_says_what_predict_says(
+    trained: Trained, exported: Path, tmp_path: Path
+) -> None:
+    """In a fresh interpreter, in which nothing of this package is imported."""
+    (example,) = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.DOTALL)
+    ours = "{'mlc_jax', 'flax', 'optax', 'orbax', 'safetensors', 'ml_collections'}"
+    last = f"assert not {ours} & {{name.split('.')[0] for name in sys.modules}}\n"
+    (exported / "run.py").write_text(example + last)
+    image = sorted(trained.images.iterdir())[0]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(exported / "run.py"), str(image)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (exported / "run.py").unlink()
+    assert done.returncode == 0, done.stderr
+    config = predict_config.get_config()
+    config.checkpoint, config.data.images = str(trained.workdir), str(image)
+    predict.run(config, tmp_path / "predict")
+    (theirs,) = pd.read_csv(tmp_path / "predict" / "predictions.csv").to_dict("records")
+    said = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [name for name, _, _ in said] == json.loads((exported / "labels.json").read_text())
+    for name, probability, given in said:
+        assert float(probability) == pytest.approx(theirs[f"{name}_probability"], abs=1e-5)
+        assert int(given) == theirs[name]
+
+
+def test_every_file_is_listed_with_its_digest_and_readable(
+    trained: Trained, exported: Path
+) -> None:
+    lines = (exported / "SHA256SUMS").read_text().splitlines()
+    digests = dict(reversed(line.split("  ")) for line in lines)
+    others = {"SHA256SUMS", "summary.json", ".lock"}
+    assert set(digests) == {file.name for file in exported.iterdir()} - others
+    for name, digest in digests.items():
+        assert digest_file(exported / name) == digest
+        assert (exported / name).stat().st_mode & stat.S_IRGRP
+        content = (exported / name).read_bytes()
+        assert str(trained.workdir).encode() not in content, name
+        assert str(trained.images).encode() not in content, name
+
+
+def test_the_weights_come_back(trained: Trained, exported: Path) -> None:
+    run = open_run(trained.workdir, Journal())
+    backbone = load_backbone("mobilenet_v2", exported / "backbone.safetensors")
+    for one, other in zip(
+        jax.tree.leaves(backbone.params), jax.tree.leaves(run.backbone.params), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    head = safetensors.numpy.load_file(exported / "head.safetensors")
+    np.testing.assert_array_equal(head["dense/kernel"], run.classifier.best.head["dense"]["kernel"])
+    np.testing.assert_array_equal(head["threshold"], run.classifier.threshold)
+    assert set(head) == {
+        *("dense/kernel", "dense/bias", "mean", "std"),
+        *("shift", "slope", "intercept", "threshold"),
+    }
+
+
+def test_a_conv_head_a_shift_and_any_number_of_images(trained: Trained) -> None:
+    run = open_run(trained.workdir, Journal())
+    rng = np.random.default_rng(0)
+    labels = len(run.names)
+    stack = HeadStack("conv", run.backbone.feature_shape(run.spec.image_size), labels)
+    shapes = jax.eval_shape(lambda: stack.init(0, 1))
+    head = jax.tree.map(lambda leaf: rng.normal(0, 0.05, leaf.shape[1:]).astype(np.float32), shapes)
+    classifier = replace(
+        run.classifier,
+        best=TrainedParams(head, {}),
+        shift=rng.normal(size=labels),
+        slope=rng.uniform(0.5, 2, labels),
+        intercept=rng.normal(size=labels),
+        threshold=np.full(labels, 0.5),
+    )
+    spec = replace(run.spec, pooled=False)
+    run = replace(run, classifier=classifier, stack=stack, spec=spec)
+    program = jax_export.deserialize(export_program(run, "best").serialize())
+    score, _ = scorer(run, "best", Devices("jit"), 5)
+    images = rng.integers(0, 256, (5, *run.spec.image_size, 3), dtype=np.uint8)
+    expected = score(images)
+    assert np.ptp(expected, axis=0).min() > 1e-4
+    for count in (1, 5):
+        probabilities, given = program.call(images[:count])
+        np.testing.assert_allclose(probabilities, expected[:count], rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(given, expected[:count] > 0.5)
+
+
+def test_the_card_says_what_must_be_known(trained: Trained, exported: Path) -> None:
+    card = (exported / "README.md").read_text()
+    assert "RANDOM" in card
+    summary = json.loads((trained.workdir / "summary.json").read_text())
+    for name, label in summary["labels"].items():
+        (row,) = (line for line in card.splitlines() if line.startswith(f"| {name} |"))
+        assert f"| {label['metrics']['roc_auc']:.3f} |" in row
+        assert row.endswith("| yes |" if label["learnable"] else "| NO |")
+    area = summary["test"]["macro_roc_auc"]
+    assert f"{area['value']:.3f} | {area['low']:.3f} to {area['high']:.3f}" in card
+    assert "none needed, they are random" in card
+
+
+def test_names_in_the_card_are_inert(trained: Trained) -> None:
+    hostile = "<b>a|b</b>\n# `x` [y](z)"
+    assert escaped(hostile) == r"\<b\>a\|b\</b\> \# \`x\` \[y\]\(z\)"
+    summary = json.loads((trained.workdir / "summary.json").read_text())
+    summary["labels"] = {hostile: summary["labels"]["collar"]}
+    card = export.describe_card(open_run(trained.workdir, Journal()), "best", {}, 0.0)
+    text = model_card(card, summary)
+    assert rf"| {escaped(hostile)} |" in text
+    assert "<b>" not in text
+
+
+def test_what_cannot_be_exported_is_refused(
+    trained: Trained, exported: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no run\.json"):
+        export.run(configured(trained, checkpoint=str(tmp_path)), tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"config\.checkpoint_kind='worst': choose best or last"):
+        export.run(configured(trained, checkpoint_kind="worst"), tmp_path / "out")
+    with pytest.raises(WorkdirError, match="choose another --workdir"):
+        export.run(configured(trained), trained.workdir)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    with pytest.raises(WorkdirError, match=r"holds README\.md; choose another"):
+        export.run(configured(trained), tmp_path / "mine")
+    assert (tmp_path / "mine" / "README.md").read_text() == "mine"
