@@ -43,6 +43,8 @@ def training_config(stage: str) -> ConfigDict:
     config = ConfigDict()
     config.stage = stage
     config.seed = 0
+    config.accept_changes = False  # true: a workdir of other inputs is begun anew, and it is said
+    config.dry_run = False  # set by --dry_run
 
     config.data = ConfigDict()
     config.data.labels = ""  # labels file; empty for the embedded demo

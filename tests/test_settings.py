@@ -201,6 +201,8 @@ def test_every_number_and_name_is_checked() -> None:
         "backbone.weights",
         "features.cache",  # booleans have no bad value
         "features.measure",
+        "accept_changes",
+        "dry_run",
         "augment.horizontal_flip",
         "augment.vertical_flip",
     }

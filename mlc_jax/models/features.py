@@ -6,6 +6,7 @@ content; never by labels or folds. So both stages, every audit and every correct
 it, and a stopped extraction goes on where it stopped.
 """
 
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,9 +19,10 @@ import numpy as np
 from mlc_jax.data.dataset import ImageSet
 from mlc_jax.data.pipeline import Views, whole_images
 from mlc_jax.errors import ConfigError, NumericsError, WorkdirError
-from mlc_jax.files.atomic import replacing, write_text
+from mlc_jax.files.atomic import remove_partial, write_bytes, write_text
 from mlc_jax.files.digest import digest_file, digest_json
 from mlc_jax.files.lock import exclusive
+from mlc_jax.interrupt import check, deferred, requested
 from mlc_jax.models.algorithms import DIRECT, Algorithm
 from mlc_jax.models.backbones import Backbone
 
@@ -117,6 +119,8 @@ class FeatureStore:
     ) -> None:
         """Runs the backbone over the images that are missing and adds them, block by block.
 
+        A signal is heard behind the call in progress, and the images that are whole are added.
+
         Args:
           images: the prepared data set.
           extract: uint8 [batch_size, H, W, 3] to features [batch_size, h, w, C].
@@ -125,8 +129,10 @@ class FeatureStore:
 
         Raises:
           NumericsError: a feature that is not finite.
+          Interrupted: a signal; what was extracted is added.
         """
-        with exclusive(self._folder / "lock", wait=True):
+        with exclusive(self._folder / "lock", wait=True), deferred():
+            remove_partial(self._folder)
             self._read_blocks()  # another run may have added some while this one waited
             rows = self.missing(images)
             for start in range(0, len(rows), self._images_per_block):
@@ -134,9 +140,13 @@ class FeatureStore:
                 passes = extract_passes(
                     images, block_rows, self._spec.views, extract, batch_size, advance
                 )
-                features = np.concatenate(list(passes)).reshape(len(block_rows), *self._shape)
-                check_finite(features, images, block_rows)
-                self._add([images.digests[row] for row in block_rows], features)
+                made = []
+                for features in passes:
+                    made.append(features)
+                    if requested():
+                        break
+                self._add_whole(images, block_rows, np.concatenate(made))
+                check()
 
     def load(self, images: ImageSet) -> np.ndarray:
         """The features of all images in order: dtype [N, 1 + views, h, w, C], in memory."""
@@ -204,12 +214,22 @@ class FeatureStore:
     def _note(self, array_file: Path, digests: Sequence[str]) -> None:
         self._place_of.update({digest: (array_file, place) for place, digest in enumerate(digests)})
 
+    def _add_whole(self, images: ImageSet, rows: np.ndarray, passes: np.ndarray) -> None:
+        """Adds the images whose passes [n, h, w, C] are all there."""
+        rows = rows[: len(passes) // self._shape[0]]
+        features = passes[: len(rows) * self._shape[0]].reshape(len(rows), *self._shape)
+        check_finite(features, images, rows)
+        if len(rows):
+            self._add([images.digests[row] for row in rows], features)
+
     def _add(self, digests: Sequence[str], features: np.ndarray) -> None:
         name = digest_json(list(digests))[:32]
         array_file = self._folder / f"block-{name}.npy"
-        with replacing(array_file) as temporary:
-            # bfloat16 is no NumPy type; its bits are kept as integers.
-            np.save(temporary, features.view(np.uint16) if features.itemsize == 2 else features)
+        # Through memory, since NumPy hides why a disk refuses what it writes to a file.
+        buffer = io.BytesIO()
+        # bfloat16 is no NumPy type; its bits are kept as integers.
+        np.save(buffer, features.view(np.uint16) if features.itemsize == 2 else features)
+        write_bytes(array_file, buffer.getbuffer())
         meta = {"images": list(digests), "sha256": digest_file(array_file)}
         write_text(array_file.with_suffix(".json"), json.dumps(meta))
         self._note(array_file, digests)

@@ -1,6 +1,6 @@
 """What training asks of the features of a data set, and what the sources of them share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -54,7 +54,7 @@ class Feed(Protocol):
     def train_epoch(
         self, state: TrainState, frozen: Frozen, cells: Cells, plan: Plan
     ) -> tuple[TrainState, Sums]:
-        """One epoch; the sums are over all its steps."""
+        """One epoch; the sums of each of its steps, [steps, heads] each."""
 
     def logits(self, params: Trained, frozen: Frozen, cells: Cells, plan: Plan) -> np.ndarray:
         """Logits of the planned rows, float32 [steps, heads, batch, outputs]."""
@@ -66,6 +66,10 @@ class Features(Protocol):
     @property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and mean square over views and space, float64 [N, C] each."""
+
+    @property
+    def filenames(self) -> Sequence[str]:
+        """Of the N images, to name one of them by."""
 
     def feed(self, recipe: Recipe) -> Feed:
         """Gives the features to the heads of a recipe."""

@@ -100,7 +100,7 @@ def open_features(
     with journal.phase("load features", len(images), "images") as advance:
         features = store.load(images)
         advance(len(images))
-    return CachedFeatures(features, devices)
+    return CachedFeatures(features, devices, images.filenames)
 
 
 def passes_per_call(image_size: tuple[int, int], devices: Devices) -> int:

@@ -106,7 +106,14 @@ def test_same_seed_same_bytes(
     finished: tuple[Path, dict[str, Any]], configure: Configure, tmp_path: Path
 ) -> None:
     impute.run(configure(), tmp_path)
-    for name in ("labels.csv", "cells.csv", "metrics.jsonl", "thresholds.json", "quarantine.csv", "suspects.csv"):
+    for name in (
+        "labels.csv",
+        "cells.csv",
+        "metrics.jsonl",
+        "thresholds.json",
+        "quarantine.csv",
+        "suspects.csv",
+    ):
         assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes(), name
 
 

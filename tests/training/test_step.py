@@ -125,6 +125,22 @@ def test_gradients_are_finite_at_extreme_logits() -> None:
         assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((after.params, sums)))
 
 
+def test_a_gradient_that_is_not_finite_is_seen_where_the_loss_is_finite() -> None:
+    made = recipe("linear")
+    network = head_network(made.stack)
+
+    def steep(params: Any, frozen: Frozen, inputs: jax.Array, context: jax.Array) -> jax.Array:
+        # The root of a zero adds nothing, and its slope is without bound.
+        bad = params.head["dense"]["bias"] * inputs[0, 0, 0, 0] * 0.0
+        return network(params, frozen, inputs, context) + jnp.sqrt(bad)
+
+    state, whole = started(made), batch()
+    for chosen, broken in ((network, False), (steep, True)):
+        _, sums = jax.jit(make_train_step(made, chosen))(state, frozen(), whole)
+        assert np.isfinite(sums.loss_sum).all()
+        assert (np.asarray(sums.broken) > 0).tolist() == [broken] * HEADS
+
+
 def plan(steps: int, rows: int, views: int, seed: int = 0) -> Plan:
     rng = np.random.default_rng(seed)
     shape = (steps, HEADS, BATCH)
