@@ -96,7 +96,9 @@ def open_features(
             f"features.memory={config.features.memory} of what there is: read from disk step by "
             "step"
         )
-        return StreamedFeatures(store.reader(images), devices, partial(journal.wait, "features"))
+        return StreamedFeatures(
+            store.reader(images), devices, images.filenames, partial(journal.wait, "features")
+        )
     with journal.phase("load features", len(images), "images") as advance:
         features = store.load(images)
         advance(len(images))

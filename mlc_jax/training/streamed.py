@@ -5,7 +5,7 @@ Each step's features are read while the step before is computed. They are the on
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,11 +40,13 @@ class StreamedFeatures:
     Attributes:
       reader: of the store.
       devices: what runs the programs.
+      filenames: of the N images.
       waited: told of the seconds that a step waited for its features.
     """
 
     reader: FeatureReader
     devices: Devices
+    filenames: Sequence[str]
     waited: Callable[[float], None]
 
     @cached_property
@@ -109,13 +111,11 @@ class StreamedFeed:
         self, state: TrainState, frozen: Frozen, cells: Cells, plan: Plan
     ) -> tuple[TrainState, Sums]:
         """See `Feed`."""
-        total: Sums | None = None
+        sums = []
         for features, part in self._steps(plan):
-            state, sums = self._train_step(state, frozen, cells, features, part)
-            total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-            jax.block_until_ready(total)  # or steps would queue up with their features
-        assert total is not None
-        return state, total
+            state, own = self._train_step(state, frozen, cells, features, part)
+            sums.append(jax.block_until_ready(own))  # or steps would queue up with their features
+        return state, jax.tree.map(lambda *steps: jnp.stack(steps), *sums)
 
     def logits(self, params: Trained, frozen: Frozen, cells: Cells, plan: Plan) -> np.ndarray:
         """See `Feed`."""

@@ -101,7 +101,7 @@ def test_streamed_and_held_features_train_alike(tmp_path: Path, kind: str, devic
     runner = Devices(kind, jax.local_devices()[:devices])
     reader = FeatureReader(blocks(tmp_path, features), features.shape[1:], "float16")
     waits: list[float] = []
-    streamed = one_epoch(StreamedFeatures(reader, runner, waits.append))
+    streamed = one_epoch(StreamedFeatures(reader, runner, (), waits.append))
     held = one_epoch(CachedFeatures(features, runner))
     for one, other in zip(jax.tree.leaves(streamed), jax.tree.leaves(held), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
@@ -123,7 +123,7 @@ t.ROWS, t.VIEWS, t.STEPS, t.BATCH, t.SHAPE = records, 1, 64, 32, (14, 10, 512)
 block = np.random.default_rng(0).normal(size=(16, 1, 14, 10, 512)).astype(np.float16)
 places = t.blocks(folder, block, 16)
 reader = FeatureReader([places[row % 16] for row in range(records)], block.shape[1:], "float16")
-t.one_epoch(StreamedFeatures(reader, Devices("jit"), lambda _: None))
+t.one_epoch(StreamedFeatures(reader, Devices("jit"), (), lambda _: None))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
