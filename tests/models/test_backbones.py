@@ -22,7 +22,7 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
 
 
 def test_no_gradient_reaches_stored_statistics() -> None:
-    graphdef, shapes = nnx.split(BatchNorm(4))
+    graphdef, shapes = nnx.split(BatchNorm(4, after=None))
     params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), nnx.to_pure_dict(shapes))
     images = np.random.default_rng(0).random((2, 3, 3, 4), np.float32)
     gradient = jax.grad(lambda params: nnx.merge(graphdef, params)(images).sum())(params)
@@ -33,7 +33,7 @@ def test_no_gradient_reaches_stored_statistics() -> None:
 
 
 def test_an_unknown_backbone_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"'vgg99': choose one of vgg19, mobilenet_v2"):
+    with pytest.raises(ConfigError, match=r"'vgg99': choose one of vgg16, vgg19"):
         load_backbone("vgg99", "random")
 
 

@@ -18,14 +18,17 @@ NAME = "mobilenet_v2"
 
 @pytest.fixture
 def ours(tmp_path: Path) -> tuple[Backbone, Path]:
-    backbone, path = load_backbone(NAME, "random", seed=3), tmp_path / "ours.safetensors"
+    backbone, path = (
+        load_backbone(NAME, "random", fold=False, seed=3),
+        tmp_path / "ours.safetensors",
+    )
     write_weights(path, NAME, backbone.params, "torch")
     return backbone, path
 
 
 def test_our_own_layout_is_read_back(ours: tuple[Backbone, Path]) -> None:
     backbone, path = ours
-    found = load_backbone(NAME, path)
+    found = load_backbone(NAME, path, fold=False)
     assert jax.tree.structure(found.params) == jax.tree.structure(backbone.params)
     jax.tree.map(np.testing.assert_array_equal, found.params, backbone.params)
     assert found.preprocess == "torch"
