@@ -198,7 +198,9 @@ def test_every_number_and_name_is_checked() -> None:
         "data.false_values",
         "backbone.name",  # when the backbone is loaded, before anything long
         "backbone.weights",
-        "features.cache",  # booleans have no bad value
+        "backbone.layer",
+        "backbone.fold_batch_norm",  # booleans have no bad value
+        "features.cache",
         "augment.horizontal_flip",
         "augment.vertical_flip",
     }

@@ -1,10 +1,13 @@
 """Feature maps of several backbones side by side."""
 
+import itertools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+AT_ONCE = 64  # images
 
 
 def joined(maps: Sequence[jax.Array | np.ndarray]) -> jax.Array:
@@ -22,6 +25,17 @@ def joined(maps: Sequence[jax.Array | np.ndarray]) -> jax.Array:
     """
     height, width = (min(part.shape[axis] for part in maps) for axis in (-3, -2))
     return jnp.concatenate([_resized(part, height, width) for part in maps], axis=-1)
+
+
+def joined_on_host(maps: Sequence[np.ndarray]) -> np.ndarray:
+    """The same of many images in memory, [N, ..., h, w, C] each, a few at a time."""
+    starts = range(0, len(maps[0]), AT_ONCE)
+    pieces = (np.asarray(joined([part[i : i + AT_ONCE] for part in maps])) for i in starts)
+    first = next(pieces)
+    out = np.empty((len(maps[0]), *first.shape[1:]), first.dtype)
+    for start, piece in zip(starts, itertools.chain([first], pieces), strict=True):
+        out[start : start + AT_ONCE] = piece
+    return out
 
 
 def _resized(features: jax.Array | np.ndarray, height: int, width: int) -> jax.Array:

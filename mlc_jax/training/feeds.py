@@ -4,6 +4,7 @@ Both sources give the same features for the same (row, view), so a run may use e
 the backbone at every step.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -20,6 +21,7 @@ from mlc_jax.models.features import (
     FeatureStore,
     feature_shape,
 )
+from mlc_jax.models.joining import joined_on_host
 from mlc_jax.models.tuning import split_params
 from mlc_jax.settings import is_demo
 from mlc_jax.training.cached import CachedFeatures
@@ -41,7 +43,7 @@ def make_spec(config: ConfigDict, backbone: Backbone) -> FeatureSpec:
         brightness=tuple(augment.brightness),
     )
     return FeatureSpec(
-        backbone=(backbone.name, backbone.digest),
+        backbone=backbone.key,
         image_size=tuple(config.data.image_size),
         pooled=config.head.name == "linear",
         dtype=config.features.dtype,
@@ -70,21 +72,42 @@ def open_features(
                 "trained, a copy for every head"
             )
         return OnlineFeatures(images, backbone, spec, batch_size, trainable, devices)
+    stores = []
+    for part in backbone.parts or (backbone,):
+        own = replace(spec, backbone=part.key)
+        stores.append(_filled_store(images, part, own, batch_size, devices, cache, journal))
+    with journal.phase("load features", len(images), "images") as advance:
+        loaded = [store.load(images) for store in stores]
+        features = loaded[0] if len(loaded) == 1 else joined_on_host(loaded)
+        advance(len(images))
+    return CachedFeatures(features, devices)
+
+
+def _filled_store(
+    images: ImageSet,
+    backbone: Backbone,
+    spec: FeatureSpec,
+    batch_size: int,
+    devices: Devices,
+    cache: Path,
+    journal: Journal,
+) -> FeatureStore:
+    """The store of one backbone's features, in which none of the images is missing."""
     store = FeatureStore(cache, spec, feature_shape(backbone, spec), journal.warn)
     missing = len(store.missing(images))
     held = len(set(images.digests)) - missing
     if held:
-        journal.note(f"feature cache: {held} images are there already, {missing} to extract")
+        journal.note(
+            f"feature cache: {held} images of {backbone.name} are there already, "
+            f"{missing} to extract"
+        )
     if missing:
         extract = extractor(backbone, spec, devices)
         with journal.phase(
             "extract features", missing * (spec.views.augmented + 1), "views"
         ) as advance:
             store.extract(images, extract, batch_size, advance)
-    with journal.phase("load features", len(images), "images") as advance:
-        features = store.load(images)
-        advance(len(images))
-    return CachedFeatures(features, devices)
+    return store
 
 
 def passes_per_call(image_size: tuple[int, int], devices: Devices) -> int:
@@ -100,23 +123,36 @@ def feature_shape_of(config: ConfigDict, backbone: Backbone) -> tuple[int, int, 
     return feature_shape(backbone, make_spec(config, backbone))
 
 
+def load_configured(config: ConfigDict, weights: str) -> Backbone:
+    """The backbone that a configuration describes, with the given weights.
+
+    Raises:
+      ConfigError, WeightsError: as `load_backbone`.
+    """
+    own = config.backbone
+    # What is trained are the parameters as they are published, not what folding makes of them.
+    fold = own.fold_batch_norm and own.trainable == "none"
+    return load_backbone(own.name, weights, layer=own.layer, fold=fold, seed=config.seed)
+
+
 def choose_backbone(config: ConfigDict, journal: Journal) -> Backbone:
     """Loads the backbone; only the embedded demo may do without its ImageNet weights.
 
     Raises:
       WeightsError: the weights cannot be had; the message says where to put them.
     """
-    name, weights = config.backbone.name, config.backbone.weights
+    weights = config.backbone.weights
     try:
-        backbone = load_backbone(name, weights, seed=config.seed)
+        backbone = load_configured(config, weights)
     except WeightsError as error:
         if weights != "imagenet" or not is_demo(config):
             raise
         journal.note(str(error))
-        backbone = load_backbone(name, "random", seed=config.seed)
+        backbone = load_configured(config, "random")
     if backbone.random:
+        which = " and ".join(part.name for part in backbone.parts or (backbone,) if part.random)
         journal.warn(
-            f"{name} has RANDOM weights: nothing in it was ever learned, and results on real "
+            f"{which} has RANDOM weights: nothing in it was ever learned, and results on real "
             "photographs would be worse than ImageNet weights give"
         )
     return backbone

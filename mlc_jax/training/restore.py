@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from mlc_jax.errors import CheckpointError, MlcError, WeightsError
 from mlc_jax.files.digest import digest_arrays
 from mlc_jax.journal import Journal
-from mlc_jax.models.backbones import Backbone, load_backbone
+from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.features import FeatureSpec
 from mlc_jax.models.heads import HeadStack
 from mlc_jax.models.tuning import split_params, tuned_backbone
@@ -25,7 +25,12 @@ from mlc_jax.training.classifier import (
     trained_params,
 )
 from mlc_jax.training.features import extractor
-from mlc_jax.training.feeds import feature_shape_of, make_spec, passes_per_call
+from mlc_jax.training.feeds import (
+    feature_shape_of,
+    load_configured,
+    make_spec,
+    passes_per_call,
+)
 from mlc_jax.training.parallel import Devices
 
 
@@ -188,9 +193,11 @@ def run_config(inputs: dict[str, Any], summary: dict[str, Any]) -> ConfigDict:
 def _same_backbone(config: ConfigDict, random: bool, digest: str, shown: str) -> Backbone:
     """The backbone with the weights of that digest."""
     # The demo falls back to random weights where ImageNet's are not to be had, and stays with them.
-    weights = "random" if random else config.backbone.weights
+    given = config.backbone.weights
+    # A list says for itself which of several are random.
+    weights = "random" if random and "," not in given else given
     try:
-        backbone = load_backbone(config.backbone.name, weights, seed=config.seed)
+        backbone = load_configured(config, weights)
     except WeightsError as error:
         raise CheckpointError(f"{shown} needs the weights it was trained on: {error}") from error
     except MlcError as error:
