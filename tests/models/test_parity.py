@@ -112,6 +112,16 @@ def test_every_block_agrees_with_keras(name: str, size: tuple[int, int], tmp_pat
     assert ours[-1].dtype == np.float32
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLEST)
+def test_unfolded_norms_give_the_same_features(name: str, tmp_path: Path) -> None:
+    model = keras_model(name, ODD)
+    backbone = load_backbone(name, save_legacy(model, tmp_path / f"{name}.h5"), fold=False)
+    images = random_images(ODD)
+    ours = jax.jit(backbone.apply)(backbone.params, images)
+    assert relative_error(ours, model.predict_on_batch(keras_input(name, images))) < 1e-4
+
+
 def test_vgg19_of_the_recipe_gives_14_by_10_by_512() -> None:
     assert load_backbone("vgg19", "random").feature_shape((450, 350)) == (14, 10, 512)
 
