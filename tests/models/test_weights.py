@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,9 +33,12 @@ def names_of(group: h5py.Group, attribute: str) -> list[str]:
 @pytest.fixture
 def keras_file(tmp_path: Path) -> Path:
     """A valid file in Keras's legacy layout, every value random."""
+    return write_keras_file(tmp_path / "weights.h5", NAME)
+
+
+def write_keras_file(path: Path, backbone: str) -> Path:
     rng = np.random.default_rng(0)
-    path = tmp_path / "weights.h5"
-    specs = layer_specs(NETWORKS[NAME]())
+    specs = layer_specs(NETWORKS[backbone]())
     with h5py.File(path, "w") as file:
         put_names(file, "layer_names", ["input_1", *(spec.name for spec in specs)])
         put_names(file.create_group("input_1"), "weight_names", [])
@@ -92,6 +96,30 @@ def test_renamed_layers_go_by_their_order(keras_file: Path) -> None:
             file.move(name, f"old_{name}")
         put_names(file, "layer_names", [f"old_{name}" for name in names])
     jax.tree.map(np.testing.assert_array_equal, load_backbone(NAME, keras_file).params, expected)
+
+
+def test_names_of_tensorflow_s_time_go_by_their_order(tmp_path: Path) -> None:
+    """MobileNetV3's published file has slashes in its names, which HDF5 takes for folders."""
+    path = write_keras_file(tmp_path / "weights.h5", "mobilenet_v3_small")
+    expected = load_backbone("mobilenet_v3_small", path).params
+    with h5py.File(path, "a") as file:
+        names = names_of(file, "layer_names")
+        old = [
+            re.sub(r"^(expanded_conv(_\d+)?)_", r"\1/", name).replace("_bn", "/BatchNorm")
+            for name in names
+        ]
+        assert {"expanded_conv_1/expand/BatchNorm", "conv/BatchNorm"} < set(old)
+        for name in names:
+            file.move(name, f"moved_{name}")
+        for name, new in zip(names, old, strict=True):
+            source, target = file[f"moved_{name}"], file.require_group(new)
+            target.attrs["weight_names"] = source.attrs["weight_names"]
+            for weight in list(source):
+                file.move(f"{source.name}/{weight}", f"{target.name}/{weight}")
+            del file[f"moved_{name}"]
+        put_names(file, "layer_names", old)
+    found = load_backbone("mobilenet_v3_small", path).params
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def external_link(file: h5py.File, name: str, outside: Path) -> None:
