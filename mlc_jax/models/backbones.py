@@ -1,9 +1,10 @@
 """The frozen backbones by name, with their weights: pure functions from images to feature maps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ class Backbone:
 
     Attributes:
       name: a key of `NETWORKS`; of several, their names joined by commas.
-      graphdef: the network without its values; None of several.
+      graphdef: `nnx.GraphDef` of the network, which has no values; None of several.
       params: nested dict of float32 arrays, block, layer, variable: `params["block5"]` is the last
         block of VGG19. Of several one such dict for each name. An argument of `apply`, so that a
         jitted program does not hold a copy.
@@ -78,7 +79,7 @@ class Backbone:
     """
 
     name: str
-    graphdef: nnx.GraphDef[Network] | None
+    graphdef: Any
     params: Params
     channels: int
     preprocess: str
@@ -106,9 +107,9 @@ class Backbone:
         Returns:
           float32 [B, h, w, channels].
         """
-        if self.graphdef is None:
+        if self.parts:
             return joined([part.apply(params[part.name], images) for part in self.parts])
-        network = nnx.merge(self.graphdef, params)
+        network: Network = nnx.merge(self.graphdef, params)
         return network(PREPROCESS[self.preprocess](images), self.layer)
 
     def feature_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
@@ -159,8 +160,13 @@ def load_backbone(
             strict=True,
         )
     )
+    return side_by_side(parts)
+
+
+def side_by_side(parts: Sequence[Backbone]) -> Backbone:
+    """Several backbones as one, with their features in the given order."""
     return Backbone(
-        name=",".join(names),
+        name=",".join(part.name for part in parts),
         graphdef=None,
         params={part.name: part.params for part in parts},
         channels=sum(part.channels for part in parts),
@@ -169,8 +175,8 @@ def load_backbone(
         digest=digest_json([part.digest for part in parts]),
         random=any(part.random for part in parts),
         layer=",".join(part.layer for part in parts),
-        folded=fold,
-        parts=parts,
+        folded=all(part.folded for part in parts),
+        parts=tuple(parts),
     )
 
 
