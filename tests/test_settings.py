@@ -106,6 +106,10 @@ def test_fine_tuning_keeps_no_features_and_rounds_none() -> None:
     assert any("features.cache=false" in note for note in notes)
     with pytest.raises(ConfigError, match="float32 while the backbone is fine-tuned"):
         resolved({"backbone.trainable": "all", "features.dtype": "float16"})
+    tuned = {"backbone.trainable": "last_block", "backbone.layer": "block4_pool"}
+    with pytest.raises(ConfigError, match=r"config.backbone.layer='block4_pool' cannot be used"):
+        resolved(tuned)
+    assert resolved(tuned | {"backbone.trainable": "all"})[0].backbone.layer == "block4_pool"
 
 
 def test_the_given_configuration_is_not_changed() -> None:

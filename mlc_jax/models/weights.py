@@ -163,9 +163,12 @@ def _named_as_ours(
     names = {spec.name for spec in specs}
     others = [layer for layer in found if layer not in names]
     unnamed = [spec for spec in specs if spec.name not in found]
-    fits = [[weight.shape for weight in found[layer]] for layer in others] == [
-        list(spec.shapes.values()) for spec in unnamed
-    ]
+    fits = len(others) == len(unnamed) and all(
+        len(found[layer]) == len(spec.shapes) + len(spec.unread)
+        and [weight.shape for weight in found[layer]][: len(spec.shapes)]
+        == list(spec.shapes.values())
+        for layer, spec in zip(others, unnamed, strict=True)
+    )
     renamed = {layer: spec.name for layer, spec in zip(others, unnamed, strict=False) if fits}
     return {renamed.get(layer, layer): weights for layer, weights in found.items()}
 

@@ -98,6 +98,23 @@ def test_renamed_layers_go_by_their_order(keras_file: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, load_backbone(NAME, keras_file).params, expected)
 
 
+def test_a_layer_that_keras_numbered_is_found(tmp_path: Path) -> None:
+    """Keras leaves the normalisation of images unnamed, and stores a count that is not read."""
+    path, name = tmp_path / "weights.h5", "efficientnet_b0"
+    expected = load_backbone(name, write_keras_file(path, name)).params
+    with h5py.File(path, "a") as file:
+        file.move("normalization", "normalization_3")
+        names = [
+            layer.replace("normalization", "normalization_3")
+            for layer in names_of(file, "layer_names")
+        ]
+        put_names(file, "layer_names", names)
+        file["normalization_3/count"] = np.int64(0)
+        weights = [*names_of(file["normalization_3"], "weight_names"), "count"]
+        put_names(file["normalization_3"], "weight_names", weights)
+    jax.tree.map(np.testing.assert_array_equal, load_backbone(name, path).params, expected)
+
+
 def test_names_of_tensorflow_s_time_go_by_their_order(tmp_path: Path) -> None:
     """MobileNetV3's published file has slashes in its names, which HDF5 takes for folders."""
     path = write_keras_file(tmp_path / "weights.h5", "mobilenet_v3_small")
