@@ -69,3 +69,11 @@ def test_what_a_network_says_of_itself_is_so(name: str) -> None:
     assert network.preprocess in PREPROCESS
     assert network.top
     assert not set(network.top) & set(names)
+
+
+def test_vgg16_has_torchvision_s_numbers() -> None:
+    """Those of its convolutions in `torchvision.models.vgg16().features`."""
+    numbers = [
+        name.removeprefix("features.") for name in NETWORKS["vgg16"]().torch_layers().values()
+    ]
+    assert numbers == ["0", "2", "5", "7", "10", "12", "14", "17", "19", "21", "24", "26", "28"]
