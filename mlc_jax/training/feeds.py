@@ -149,10 +149,10 @@ def choose_backbone(config: ConfigDict, journal: Journal) -> Backbone:
             raise
         journal.note(str(error))
         backbone = load_configured(config, "random")
-    if backbone.random:
-        which = " and ".join(part.name for part in backbone.parts or (backbone,) if part.random)
-        journal.warn(
-            f"{which} has RANDOM weights: nothing in it was ever learned, and results on real "
-            "photographs would be worse than ImageNet weights give"
-        )
+    for part in backbone.parts or (backbone,):
+        if part.random:
+            journal.warn(
+                f"{part.name} has RANDOM weights: nothing in it was ever learned, and results on "
+                "real photographs would be worse than ImageNet weights give"
+            )
     return backbone

@@ -90,8 +90,9 @@ def open_run(workdir: Path, journal: Journal) -> TrainedRun:
     if finished is not True:
         raise _not_finished(shown, "is not finished")
     backbone = _same_backbone(config, random, weights, shown)
-    if backbone.random:
-        journal.warn(f"{backbone.name} has RANDOM weights, as when {workdir} was trained")
+    for part in backbone.parts or (backbone,):
+        if part.random:
+            journal.warn(f"{part.name} has RANDOM weights, as when {workdir} was trained")
     names = tuple(thresholds)
     stack = HeadStack(config.head.name, feature_shape_of(config, backbone), len(names))
     try:
