@@ -56,8 +56,11 @@ def training_config(stage: str) -> ConfigDict:
     config.data.false_values = ()  # values that mean 0, beside 0 and 0.0
 
     config.backbone = ConfigDict()
+    # A name of `models/backbones.py`, or several joined by commas: their features side by side.
     config.backbone.name = "vgg19"
-    config.backbone.weights = "imagenet"  # imagenet | a file | random
+    config.backbone.weights = "imagenet"  # imagenet | a file | random; of several likewise
+    config.backbone.layer = ""  # whose output the features are; empty: the last map
+    config.backbone.fold_batch_norm = True  # into the convolutions before them; not while trained
     config.backbone.trainable = "none"  # none | last_block | all: what of it is fine-tuned
     config.backbone.learning_rate = 1e-5  # of what is fine-tuned
 
@@ -147,6 +150,7 @@ def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:
     chosen: dict[str, Any] = {
         "backbone.name": "vgg19",
         "backbone.weights": "imagenet",
+        "backbone.layer": "",
         "head.name": "conv",
         "data.image_size": (64, 64) if demo else (450, 350),
         "features.views": 1 if demo else 8,
@@ -275,6 +279,11 @@ def _check(config: ConfigDict) -> None:
         checks["features.dtype"] = (
             "float32 while the backbone is fine-tuned",
             config.features.dtype == "float32",
+        )
+    if config.backbone.trainable == "last_block":
+        checks["backbone.layer"] = (
+            "none while the last block is fine-tuned, since what is after the layer is not used",
+            not config.backbone.layer,
         )
     for key, (expected, good) in checks.items():
         if not good:

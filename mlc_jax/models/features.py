@@ -25,6 +25,8 @@ from mlc_jax.files.lock import exclusive
 from mlc_jax.interrupt import check, deferred, requested
 from mlc_jax.models.algorithms import DIRECT, Algorithm
 from mlc_jax.models.backbones import Backbone
+from mlc_jax.models.joining import joined
+from mlc_jax.models.weights import Params
 
 VERSION = 1
 BLOCK_BYTES = 32 * 2**20
@@ -38,7 +40,7 @@ class FeatureSpec:
     """What features depend on, besides the image.
 
     Attributes:
-      backbone: name and digest of the weights.
+      backbone: what the features of the backbone depend on, `Backbone.key`.
       image_size: (height, width).
       pooled: whether the map is averaged over space (all that a linear head needs).
       dtype: type in which features are kept; all arithmetic is float32.
@@ -46,7 +48,7 @@ class FeatureSpec:
       algorithm: how the network is run, which shows in the last digits.
     """
 
-    backbone: tuple[str, str]
+    backbone: tuple[str, ...]
     image_size: tuple[int, int]
     pooled: bool
     dtype: str
@@ -70,13 +72,18 @@ def feature_shape(backbone: Backbone, spec: FeatureSpec) -> tuple[int, int, int]
 
 
 def features_of(
-    backbone: Backbone, spec: FeatureSpec, params: object, images: jax.Array
+    backbone: Backbone, spec: FeatureSpec, params: Params, images: jax.Array
 ) -> jax.Array:
     """The features of images as the store keeps them: uint8 [B, H, W, 3] to dtype [B, h, w, C].
 
     The one definition of a feature: extraction and the step without a cache both call it, and both
-    see its rounding.
+    see its rounding. Each backbone's features are kept on their own, so they are rounded before
+    they are joined.
     """
+    if backbone.parts:
+        return joined(
+            [features_of(part, spec, params[part.name], images) for part in backbone.parts]
+        )
     maps = backbone.apply(params, images)
     if spec.pooled:
         maps = maps.mean(axis=(1, 2), keepdims=True)

@@ -176,6 +176,7 @@ def adopt_source(config: ConfigDict, journal: Journal) -> ConfigDict:
             "features.views": source["features"]["views"],
             "backbone.name": source["backbone"]["name"],
             "backbone.weights": source["backbone"]["weights"],
+            "backbone.layer": source["backbone"]["layer"],
             "head.name": source["head"]["name"],
         }
     except (ValueError, KeyError, TypeError) as error:

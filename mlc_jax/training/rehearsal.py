@@ -31,7 +31,13 @@ from mlc_jax.settings import cache_folder
 from mlc_jax.training.cached import CachedFeatures
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.features import Cells, Features, extractor
-from mlc_jax.training.feeds import feature_shape_of, make_spec, open_features, passes_per_call
+from mlc_jax.training.feeds import (
+    feature_shape_of,
+    make_spec,
+    open_features,
+    passes_per_call,
+    stored_spec,
+)
 from mlc_jax.training.optimizers import backbone_rate, make_optimizer
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.standards import freeze
@@ -101,7 +107,7 @@ def rehearse(
     if config.features.cache:
         store = FeatureStore(
             cache_folder(),
-            make_spec(config, backbone),
+            stored_spec(config, backbone, cache_folder()),
             feature_shape_of(config, backbone),
             journal.warn,
         )

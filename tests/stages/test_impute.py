@@ -135,7 +135,7 @@ def test_the_second_run_reuses_the_features_and_says_so(
 ) -> None:
     summary = impute.run(configure(epochs=1), tmp_path)
     said = capsys.readouterr().out
-    assert f"feature cache: {ROWS} images are there already, 0 to extract" in said
+    assert f"feature cache: {ROWS} images of mobilenet_v2 are there already, 0 to extract" in said
     assert "extract features" not in summary["seconds"]
 
 
