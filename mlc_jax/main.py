@@ -19,6 +19,8 @@ from ml_collections import ConfigDict, config_flags
 
 from mlc_jax.errors import ConfigError, MlcError
 from mlc_jax.interrupt import Interrupted, handled
+from mlc_jax.runtime import prepare
+from mlc_jax.settings import cache_folder
 
 JOBS = (
     "impute",
@@ -104,6 +106,7 @@ def _run(argv: Sequence[str]) -> None:
         if config.stage not in DRY_RUN_JOBS:
             raise ConfigError(f"--dry_run is for {' and '.join(DRY_RUN_JOBS)}; leave it out")
         config.dry_run = True
+    prepare(cache_folder())  # before anything imports jax
     stage = importlib.import_module(f"mlc_jax.stages.{config.stage}")
     stage.run(config, Path(WORKDIR.value or f"checkpoints/{config.stage}"))
 

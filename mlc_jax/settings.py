@@ -67,6 +67,8 @@ def training_config(stage: str) -> ConfigDict:
     # float16 | bfloat16 | float32, in the cache; float32 where gradients pass through them
     config.features.dtype = config_dict.placeholder(str)
     config.features.batch_size = 0  # passes per call of the backbone; 0: chosen for the device
+    config.features.memory = 0.25  # share of all memory that features may take; more: from disk
+    config.features.measure = True  # on a CPU: choose the fastest convolutions by measuring, once
 
     config.augment = ConfigDict()
     config.augment.rotation = 5.0  # degrees
@@ -197,6 +199,7 @@ def _check(config: ConfigDict) -> None:
             "a positive number, or 0 to have it chosen",
             config.features.batch_size >= 0,
         ),
+        "features.memory": ("a share, 0 to 1", 0 <= config.features.memory <= 1),
         "augment.rotation": ("degrees, 0 to 180", 0 <= config.augment.rotation <= 180),
         "augment.shear": ("degrees, 0 and more, below 90", 0 <= config.augment.shear < 90),
         "augment.zoom": ("0 and more, below 1", 0 <= config.augment.zoom < 1),

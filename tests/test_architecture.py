@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "journal": set(),
     "loss_settings": {"errors"},
     "settings": {"errors", "loss_settings"},
+    "runtime": {"files"},
     "data": GROUND,
     "assess": {"errors", "files"},
     "models": GROUND | {"data"},
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "report": GROUND
     | {"assess", "data.labels", "data.cells", "data.table", "data.images", "data.decisions"},
     "stages": GROUND | {"data", "assess", "models", "training", "report"},
-    "main": GROUND | {"stages"},
+    "main": GROUND | {"stages", "runtime"},
     "doctor": GROUND | {"models", "training"},
     "__init__": set(),
 }
@@ -119,6 +120,7 @@ def test_a_library_is_spoken_to_in_one_place(library: str) -> None:
 def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
     """Jax's own plugins and what a library needs without saying so aside."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    peers = {re.split(r"[>=]", line)[0] for line in project["optional-dependencies"]["bench"]}
     declared = {re.split(r"[\[<>=~!; ]", line)[0] for line in project["dependencies"]}
     called = {
         "absl-py": "absl",
@@ -138,7 +140,7 @@ def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
         for path in [*SOURCES, *SCRIPTS]
         for name in imports(path)
         if name.split(".")[0] not in sys.stdlib_module_names
-    } - {"mlc_jax"}
+    } - {"mlc_jax", *peers, *(path.stem for path in SCRIPTS)}
     assert used == {called.get(name, name) for name in declared} - for_others
 
 

@@ -141,6 +141,7 @@ BAD: list[tuple[str, list[Any]]] = [
     ("features.views", [-1, 1001]),
     ("features.dtype", ["float64", "int8", ""]),
     ("features.batch_size", [-1]),
+    ("features.memory", [-0.1, 1.1, NAN]),
     ("augment.rotation", [-1.0, 181.0, NAN, INF]),
     ("augment.shear", [-0.1, 90.0, NAN]),
     ("augment.zoom", [-0.1, 1.0, NAN]),
@@ -199,6 +200,7 @@ def test_every_number_and_name_is_checked() -> None:
         "backbone.name",  # when the backbone is loaded, before anything long
         "backbone.weights",
         "features.cache",  # booleans have no bad value
+        "features.measure",
         "accept_changes",
         "dry_run",
         "augment.horizontal_flip",

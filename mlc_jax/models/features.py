@@ -18,11 +18,12 @@ import numpy as np
 
 from mlc_jax.data.dataset import ImageSet
 from mlc_jax.data.pipeline import Views, whole_images
-from mlc_jax.errors import ConfigError, NumericsError
+from mlc_jax.errors import ConfigError, NumericsError, WorkdirError
 from mlc_jax.files.atomic import remove_partial, write_bytes, write_text
 from mlc_jax.files.digest import digest_file, digest_json
 from mlc_jax.files.lock import exclusive
 from mlc_jax.interrupt import check, deferred, requested
+from mlc_jax.models.algorithms import DIRECT, Algorithm
 from mlc_jax.models.backbones import Backbone
 
 VERSION = 1
@@ -42,6 +43,7 @@ class FeatureSpec:
       pooled: whether the map is averaged over space (all that a linear head needs).
       dtype: type in which features are kept; all arithmetic is float32.
       views: how views are drawn.
+      algorithm: how the network is run, which shows in the last digits.
     """
 
     backbone: tuple[str, str]
@@ -49,6 +51,7 @@ class FeatureSpec:
     pooled: bool
     dtype: str
     views: Views
+    algorithm: Algorithm = DIRECT
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -98,8 +101,7 @@ class FeatureStore:
         self._folder = cache / "features" / spec.digest()[:32]
         self._spec, self._shape = spec, (spec.views.augmented + 1, *shape)
         self._warn = warn
-        image_bytes = int(np.prod(self._shape)) * jnp.dtype(spec.dtype).itemsize
-        self._images_per_block = max(1, BLOCK_BYTES // image_bytes)
+        self._images_per_block = max(1, BLOCK_BYTES // self.bytes_per_image)
         self._place_of: dict[str, tuple[Path, int]] = {}
         self._read_blocks()
 
@@ -182,6 +184,16 @@ class FeatureStore:
             rows, places = np.array(pairs).T
             yield path, rows, places
 
+    @property
+    def bytes_per_image(self) -> int:
+        """What the features of all views of one image take."""
+        return int(np.prod(self._shape)) * jnp.dtype(self._spec.dtype).itemsize
+
+    def reader(self, images: ImageSet) -> "FeatureReader":
+        """The features of all images in order, to be read from disk piece by piece."""
+        places = [self._place_of[digest] for digest in images.digests]
+        return FeatureReader(places, self._shape, self._spec.dtype)
+
     def _read_blocks(self) -> None:
         known = {path for path, _ in self._place_of.values()}
         for meta_file in sorted(self._folder.glob("block-*.json")):
@@ -221,6 +233,42 @@ class FeatureStore:
         meta = {"images": list(digests), "sha256": digest_file(array_file)}
         write_text(array_file.with_suffix(".json"), json.dumps(meta))
         self._note(array_file, digests)
+
+
+class FeatureReader:
+    """Reads features of single (image, view)s from the blocks of a store.
+
+    Files are read, not mapped: mapped pages would count as memory of the process until another
+    needs it.
+
+    Attributes:
+      shape: (N, 1 + views, h, w, C).
+    """
+
+    def __init__(
+        self, places: Sequence[tuple[Path, int]], shape: tuple[int, ...], dtype: str
+    ) -> None:
+        self.shape = (len(places), *shape)
+        self._places, self._dtype = places, jnp.dtype(dtype)
+        self._offsets: dict[Path, int] = {}
+
+    def take(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """Features dtype [..., h, w, C] of int [...] rows and views."""
+        out = np.empty((rows.size, *self.shape[2:]), self._dtype)
+        pieces = out.view(np.uint8).reshape(rows.size, -1)
+        numbers = views.reshape(-1).tolist()
+        for place, (row, view) in enumerate(zip(rows.reshape(-1).tolist(), numbers, strict=True)):
+            path, image = self._places[row]
+            with path.open("rb", buffering=0) as file:
+                start = self._offsets.get(path)
+                if start is None:
+                    np.lib.format.read_magic(file)
+                    np.lib.format.read_array_header_1_0(file)
+                    start = self._offsets[path] = file.tell()
+                file.seek(start + (image * self.shape[1] + view) * pieces.shape[1])
+                if file.readinto(pieces[place].data) != pieces.shape[1]:
+                    raise WorkdirError(f"{path} was cut while it was in use; run again")
+        return out.reshape(*rows.shape, *self.shape[2:])
 
 
 def check_finite(features: np.ndarray, images: ImageSet, rows: np.ndarray) -> None:

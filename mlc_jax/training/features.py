@@ -12,6 +12,7 @@ from mlc_jax.data.sampling import Plan
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.features import Extract, FeatureSpec, features_of
 from mlc_jax.models.tuning import Params, Trained
+from mlc_jax.models.winograd import with_winograd
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.step import (
     Batch,
@@ -134,6 +135,7 @@ def gathered(array: jax.Array, axis_name: str | None, axis: int) -> jax.Array:
 
 def extractor(backbone: Backbone, spec: FeatureSpec, devices: Devices) -> Extract:
     """Compiles the backbone over all devices: uint8 [B, H, W, 3] to features [B, h, w, C]."""
+    backbone = with_winograd(backbone, spec.algorithm.winograd)
 
     def build(axis_name: str | None) -> Callable[..., Any]:
         def run(params: Any, images: jax.Array) -> jax.Array:
@@ -141,4 +143,4 @@ def extractor(backbone: Backbone, spec: FeatureSpec, devices: Devices) -> Extrac
 
         return run
 
-    return partial(devices.wrap(build, (None, 0)), devices.replicate(backbone.params))
+    return partial(devices.wrap(build, (None, 0), apart=True), devices.replicate(backbone.params))

@@ -4,6 +4,8 @@ Both sources give the same features for the same (row, view), so a run may use e
 the backbone at every step.
 """
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -14,6 +16,7 @@ from mlc_jax.data.dataset import ImageSet
 from mlc_jax.data.pipeline import Views
 from mlc_jax.errors import WeightsError
 from mlc_jax.journal import Journal
+from mlc_jax.models.algorithms import choose_algorithm
 from mlc_jax.models.backbones import Backbone, load_backbone
 from mlc_jax.models.features import (
     FeatureSpec,
@@ -26,6 +29,7 @@ from mlc_jax.training.cached import CachedFeatures
 from mlc_jax.training.features import Features, extractor
 from mlc_jax.training.online import OnlineFeatures
 from mlc_jax.training.parallel import Devices
+from mlc_jax.training.streamed import StreamedFeatures
 
 
 def make_spec(config: ConfigDict, backbone: Backbone) -> FeatureSpec:
@@ -70,6 +74,10 @@ def open_features(
                 "trained, a copy for every head"
             )
         return OnlineFeatures(images, backbone, spec, batch_size, trainable, devices)
+    if devices.platform == "cpu" and config.features.measure:
+        algorithm = choose_algorithm(backbone, spec.image_size, cache, journal)
+        spec = replace(spec, algorithm=algorithm)
+        batch_size = config.features.batch_size or algorithm.batch_size or batch_size
     store = FeatureStore(cache, spec, feature_shape(backbone, spec), journal.warn)
     missing = len(store.missing(images))
     held = len(set(images.digests)) - missing
@@ -81,6 +89,16 @@ def open_features(
             "extract features", missing * (spec.views.augmented + 1), "views"
         ) as advance:
             store.extract(images, extract, batch_size, advance)
+    room = round(config.features.memory * devices.memory())
+    if len(images) * store.bytes_per_image > room:
+        journal.note(
+            f"features take {len(images) * store.bytes_per_image / 1e9:.1f} GB, more than "
+            f"features.memory={config.features.memory} of what there is: read from disk step by "
+            "step"
+        )
+        return StreamedFeatures(
+            store.reader(images), devices, images.filenames, partial(journal.wait, "features")
+        )
     with journal.phase("load features", len(images), "images") as advance:
         features = store.load(images)
         advance(len(images))

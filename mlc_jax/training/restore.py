@@ -1,5 +1,6 @@
 """Opening a finished multilabel run: its classifier, ready to be asked about images."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from ml_collections import ConfigDict
 from mlc_jax.errors import CheckpointError, MlcError, WeightsError
 from mlc_jax.files.digest import digest_arrays
 from mlc_jax.journal import Journal
+from mlc_jax.models.algorithms import stored_algorithm
 from mlc_jax.models.backbones import Backbone, load_backbone
 from mlc_jax.models.features import FeatureSpec
 from mlc_jax.models.heads import HeadStack
 from mlc_jax.models.tuning import split_params, tuned_backbone
+from mlc_jax.settings import cache_folder
 from mlc_jax.training.classifier import (
     DECISION,
     Classifier,
@@ -136,10 +139,16 @@ def scorer(
     """
     head = logits_of(run.classifier, run.stack, which)
     backbone = tuned_backbone(run.backbone, trained_params(run.classifier, which))
-    extract = extractor(backbone, run.spec, devices)
+    spec = run.spec
+    if devices.platform == "cpu" and run.config.features.measure and backbone is run.backbone:
+        # The algorithm that the features of the run were made by, if they were made here.
+        algorithm = stored_algorithm(backbone, spec.image_size, cache_folder())
+        spec = dataclasses.replace(spec, algorithm=algorithm)
+    extract = extractor(backbone, spec, devices)
     most = (
         batch_size
         or run.config.features.batch_size
+        or spec.algorithm.batch_size
         or passes_per_call(run.spec.image_size, devices)
     )
 
