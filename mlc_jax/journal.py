@@ -5,6 +5,7 @@ report and for summary.json, and so are the seconds and rates of the phases.
 """
 
 import contextlib
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,9 @@ class Journal:
     """
 
     def __init__(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A locale without our letters must not stop a run for the sake of an ellipsis.
+            sys.stdout.reconfigure(errors="backslashreplace")
         # A pipe has no width of its own; 120 columns keep the tables whole.
         width = None if sys.stdout.isatty() else 120
         self.console = Console(file=sys.stdout, highlight=False, width=width)
