@@ -1,4 +1,4 @@
-"""Laws of what heads are told: never their own label, a share kept back, the same on any devices."""
+"""Laws of what heads are told: never their own label, a share kept back, alike on any devices."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Laws of self-training: no cell has a say about itself, and a round is kept only where it helps."""
+"""Laws of self-training: no cell has a say about itself; a round is kept only where it helps."""
 
 from collections.abc import Callable
 from functools import partial
