@@ -1,6 +1,7 @@
-"""Laws of what heads are told: never their own label, a share kept back, alike on any devices."""
+"""Laws of what heads are told: not their own label, a share kept back, alike on any devices."""
 
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ def test_eight_devices_keep_back_what_one_does(kind: str) -> None:
     context, rows = told()
     assert len(jax.local_devices()) == 8  # conftest simulates them
 
-    def build(axis_name: str | None) -> object:
+    def build(axis_name: str | None) -> Callable[..., jax.Array]:
         def run(context: jax.Array, rows: jax.Array, step: jax.Array) -> jax.Array:
             after = withheld(context, rows, step)
             if axis_name is None:
@@ -79,7 +80,7 @@ def test_eight_devices_keep_back_what_one_does(kind: str) -> None:
 
         return run
 
-    run = Devices(kind, jax.local_devices()).wrap(build, (1, 1, None))  # type: ignore[arg-type]
+    run = Devices(kind, jax.local_devices()).wrap(build, (1, 1, None))
     for step in (0, 1, 1000):
         many = run(context, rows, jnp.int32(step))
         np.testing.assert_array_equal(many, withheld(context, rows, jnp.int32(step)))

