@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -27,6 +28,17 @@ HEADER = "filename"  # of the first column, in every CSV file of ours
 IMAGE_SUFFIXES = tuple(
     suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS
 )
+
+
+class Files(Protocol):
+    """Files to be read in order, by their rows and their names relative to `root`."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that no file may lie outside of."""
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        """Row and file name."""
 
 
 @dataclass
@@ -174,7 +186,7 @@ class ImageBatch:
 
 
 def stream_images(
-    listing: Listing, image_size: tuple[int, int], batch_size: int
+    listing: Files, image_size: tuple[int, int], batch_size: int
 ) -> Iterator[ImageBatch]:
     """Decodes the files of a listing in order, holding about two batches at a time.
 
@@ -199,7 +211,7 @@ def stream_images(
 Decoded = tuple[int, str, np.ndarray] | Quarantined
 
 
-def _decoded(listing: Listing, image_size: tuple[int, int], ahead: int) -> Iterator[Decoded]:
+def _decoded(listing: Files, image_size: tuple[int, int], ahead: int) -> Iterator[Decoded]:
     """Every file of a listing, decoded; `ahead` of them while the consumer is busy."""
 
     def decode(row: int, filename: str) -> Decoded:
