@@ -1,4 +1,4 @@
-"""The torture tests: `python -m pytest -m torture` runs them all and prints one table.
+"""The torture tests: `python -m pytest -n 0 -m torture` runs them all and prints one table.
 
 MLC_JAX_TORTURE is the share of the full counts that is tried, 1 unless said. Below 1 the round is
 short, for CI: what needs many whole runs is left out, and the table says so.
