@@ -46,7 +46,7 @@ import json
 import os
 import runpy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -201,10 +201,12 @@ class Model:
             refused += batch.refused
         if not rows:
             raise ConfigError(f"{images!r} holds no image; give one or more")
-        _say_refused(refused, len(rows))
         in_order = [rows[row] for row in sorted(rows)]
         if names is None:
             names = [name for name, _ in in_order]
+        else:
+            refused = [replace(item, filename=str(names[item.row])) for item in refused]
+        _say_refused(refused, len(rows))
         kind = "number" if isinstance(images, np.ndarray) else "filename"
         return self._frame(np.stack([own for _, own in in_order]), pd.Index(names, name=kind))
 
@@ -378,7 +380,7 @@ class _Named:
         return _Named(root, tuple(str(file.relative_to(root)) for file in files))
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
-        return iter(enumerate(self.names, 1))
+        return enumerate(self.names)
 
 
 def _checked(images: np.ndarray) -> np.ndarray:

@@ -47,6 +47,12 @@ def frame(drawn: Path) -> pd.DataFrame:
     return pd.read_csv(drawn / "set" / "labels.csv")
 
 
+def assert_same_values(made: pd.DataFrame, expected: pd.DataFrame) -> None:
+    """By their places, whatever the rows are called."""
+    pairs = (frame.to_numpy(np.float64) for frame in (made, expected))
+    np.testing.assert_allclose(*pairs, rtol=0, atol=1e-6)
+
+
 def test_the_docstring_is_true(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLC_JAX_CACHE", str(cache))
     failed, attempted = doctest.testmod(api)
@@ -104,7 +110,7 @@ def test_predictions_are_those_of_the_job(
     names = list(made.index[:3])
     listed = model.predict([trained.images / name for name in names])
     assert list(listed.index) == [str(trained.images / name) for name in names]
-    np.testing.assert_allclose(listed, made.loc[names], rtol=0, atol=1e-6)
+    assert_same_values(listed, made.loc[names])
     single = model.predict(str(trained.images / names[1]))
     pd.testing.assert_frame_equal(single, made.loc[names[1:2]], rtol=0, atol=1e-6)
 
@@ -114,9 +120,9 @@ def test_pixels_get_what_their_files_get(model: mlc.Model, trained: Trained) -> 
     expected = model.predict(files)
     pictures = [decode_image(file) for file in files]
     whole = model.predict(pictures[2])
-    np.testing.assert_allclose(whole, expected[2:3], rtol=0, atol=1e-6)
+    assert_same_values(whole, expected[2:3])
     many = model.predict(np.stack([resize_image(picture, (32, 32)) for picture in pictures]))
-    np.testing.assert_allclose(many, expected, rtol=0, atol=1e-6)
+    assert_same_values(many, expected)
     assert many.index.tolist() == [0, 1, 2, 3]
     assert (many.index.name, expected.index.name) == ("number", "filename")
 
@@ -127,7 +133,7 @@ def test_a_link_that_is_named_is_followed(
     one, two = sorted(trained.images.iterdir())[:2]
     (tmp_path / "link.jpg").symlink_to(one)
     made = model.predict([tmp_path / "link.jpg", two])
-    np.testing.assert_allclose(made, model.predict([one, two]), rtol=0, atol=1e-6)
+    assert_same_values(made, model.predict([one, two]))
 
 
 def test_an_image_that_cannot_be_used_is_an_empty_row_and_a_warning(
@@ -141,8 +147,7 @@ def test_an_image_that_cannot_be_used_is_an_empty_row_and_a_warning(
     assert made.notna().all(axis=1).tolist() == [False, True, False]
     said = capsys.readouterr().out
     assert "2 of 3 images cannot be used" in said
-    assert "bad.jpg (not_an_image)" in said
-    assert "absent.jpg (absent)" in said
+    assert f"'{tmp_path / 'bad.jpg'}' (not_an_image), '{absent}' (absent)" in said
     with pytest.raises(ImageError, match="1 of 1 images cannot be used"):
         model.predict(tmp_path / "bad.jpg")
 
@@ -200,7 +205,7 @@ def test_labels_that_cannot_be_used_are_named(
     numbered = frame.drop(columns="filename")
     with pytest.raises(LabelsError, match="no file names"):
         mlc.impute(images, numbered, tmp_path / "a", **QUICK)
-    with pytest.raises(LabelsError, match=r"row 4, column 3 \(collar\): 'maybe' is not a label"):
+    with pytest.raises(LabelsError, match=r"row 4, column 3 \('collar'\): 'maybe' is not a label"):
         mlc.impute(images, with_cell(frame, 2, "collar", "maybe"), tmp_path / "b", **QUICK)
     with pytest.raises(LabelsError, match=r"'2.0' is not a label"):
         mlc.impute(images, with_cell(frame, 2, "collar", 2.0), tmp_path / "b", **QUICK)
