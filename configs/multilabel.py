@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.source = "checkpoints/impute"  # the impute run whose table is taken
     config.backbone.name = config_dict.placeholder(str)  # of the source, else vgg19
     config.backbone.weights = config_dict.placeholder(str)  # of the source, else imagenet
+    config.backbone.layer = config_dict.placeholder(str)  # of the source, else the last map
     config.head.name = config_dict.placeholder(str)  # of the source, else conv
     # Measured on photographs of scenes: copies of rare rows raise no figure and blunt the rest.
     config.oversample = "none"  # label | labelset | none

@@ -36,5 +36,9 @@ class CheckpointError(MlcError):
     """A checkpoint or cache block that is missing, damaged or of another run."""
 
 
+class PipelineError(MlcError):
+    """Data that do not come: a reader that is stuck, or a process that is gone."""
+
+
 class NumericsError(MlcError):
     """A loss, gradient, feature or metric that is not finite."""

@@ -5,6 +5,7 @@ report and for summary.json, and so are the seconds and rates of the phases.
 """
 
 import contextlib
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,16 +24,23 @@ class Journal:
       notes: what was dropped, guessed or chosen, in order.
       seconds: wall time of each phase.
       rates: units per second of each phase, with the unit's name.
+      first: seconds from the start of the run to the end of each phase's first unit, compiling and
+        waiting for data included.
     """
 
     def __init__(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A locale without our letters must not stop a run for the sake of an ellipsis.
+            sys.stdout.reconfigure(errors="backslashreplace")
         # A pipe has no width of its own; 120 columns keep the tables whole.
         width = None if sys.stdout.isatty() else 120
         self.console = Console(file=sys.stdout, highlight=False, width=width)
         self.warnings: list[str] = []
         self.notes: list[str] = []
+        self._started = time.perf_counter()
         self.seconds: dict[str, float] = {}
         self.rates: dict[str, dict[str, float | str]] = {}
+        self.first: dict[str, float] = {}
 
     def note(self, text: str) -> None:
         """Says something worth knowing."""
@@ -48,6 +56,11 @@ class Journal:
     def line(self, text: str, style: str | None = None) -> None:
         """Prints one line as it is, however long."""
         self.console.print(text, style=style, markup=False, soft_wrap=True)
+
+    def wait(self, what: str, seconds: float) -> None:
+        """Adds to the time that computing stood still for want of something: `seconds`."""
+        name = f"waiting for {what}"
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     @contextlib.contextmanager
     def phase(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
@@ -75,6 +88,7 @@ class Journal:
             nonlocal done, spoken
             done += count
             now = time.perf_counter()
+            self.first.setdefault(name, now - self._started)
             rate = done / max(now - started, 1e-9)
             if bar is not None and task is not None:
                 bar.update(task, completed=done, rate=f"{rate:.1f} {unit}/s")

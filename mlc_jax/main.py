@@ -1,10 +1,15 @@
 """The command line: `python -m mlc_jax.main --config=configs/JOB.py [--config.KEY=VALUE …]`.
 
-Exit status 0 on success, 2 with one line on bad input, and a traceback for defects of ours only
-(or with --verbosity=1).
+Exit status 0 on success, 2 with one line on bad input, 143 after SIGTERM and 130 after SIGINT, when
+what was done is saved and the same command goes on. A traceback is for defects of ours only (or
+with --verbosity=1), and exits with 1.
 """
 
+import difflib
+import errno
 import importlib
+import os
+import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +18,9 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from mlc_jax.errors import ConfigError, MlcError
+from mlc_jax.interrupt import Interrupted, handled
+from mlc_jax.runtime import prepare
+from mlc_jax.settings import cache_folder
 
 JOBS = (
     "impute",
@@ -24,6 +32,7 @@ JOBS = (
     "compare",
     "export",
 )
+DRY_RUN_JOBS = ("impute", "multilabel")
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -31,6 +40,9 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run keeps its files. Default: checkpoints/JOB."
+)
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Scan the data, try each phase once, and estimate time, disk and memory."
 )
 
 
@@ -40,30 +52,63 @@ JOB       one of {jobs}
 --workdir where the run keeps its files; default checkpoints/JOB
 --config.KEY=VALUE
           any key of the job's configuration; `--config=configs/JOB.py --help` lists them
+--dry_run scans the data, tries one step of each phase, a save and a restore, and estimates time,
+          disk and memory ({dry_run_jobs})
 --verbosity=1
           shows the traceback of an error, and the libraries' own messages
+
+Exit status: 0 done, 2 bad input (one line says what to do), 143 stopped by SIGTERM, 130 by SIGINT
+(Ctrl-C; once more stops at once). The same command goes on.
 """
+
+# What the machine refuses, whichever file it is about: remedies for people.
+_REFUSALS = {
+    errno.ENOSPC: "free space, or choose a --workdir or MLC_JAX_CACHE with more",
+    errno.EDQUOT: "free space, or choose a --workdir or MLC_JAX_CACHE with more",
+    errno.EFBIG: "raise the limit on the size of files, or choose another --workdir",
+    errno.EROFS: "choose a --workdir or MLC_JAX_CACHE that can be written",
+    errno.EACCES: "choose a --workdir or MLC_JAX_CACHE that can be written, or change its owner",
+    errno.EPERM: "choose a --workdir or MLC_JAX_CACHE that can be written, or change its owner",
+    errno.EIO: "the disk is failing; choose another",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENAMETOOLONG: "choose a shorter --workdir",
+}
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the job that the flags describe; returns the exit status."""
     try:
-        wants_help = any(word in ("-h", "--help", "-help") for word in argv[1:])
-        config = _parse([word for word in argv if word not in ("-h", "--help", "-help")])
-        if wants_help:
-            print(USAGE.format(jobs=", ".join(JOBS)))
-            print("" if config is None else f"Keys and defaults:\n{config}")
-            return 0
-        if config is None:
-            raise ConfigError(f"which job? Give --config=configs/JOB.py, JOB of {', '.join(JOBS)}")
-        stage = importlib.import_module(f"mlc_jax.stages.{config.stage}")
-        stage.run(config, Path(WORKDIR.value or f"checkpoints/{config.stage}"))
-    except MlcError as error:
+        with handled():
+            _run(argv)
+    except Interrupted as stop:
+        print(f"{stop}: the same command goes on from what is saved", file=sys.stderr)
+        return stop.status
+    except (MlcError, OSError) as error:
         if FLAGS.is_parsed() and FLAGS.verbosity > 0:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno not in {None, *_REFUSALS}:
+            raise
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _run(argv: Sequence[str]) -> None:
+    wants_help = any(word in ("-h", "--help", "-help") for word in argv[1:])
+    config = _parse([word for word in argv if word not in ("-h", "--help", "-help")])
+    if wants_help:
+        print(USAGE.format(jobs=", ".join(JOBS), dry_run_jobs=" and ".join(DRY_RUN_JOBS)))
+        print("" if config is None else f"Keys and defaults:\n{config}")
+        return
+    if config is None:
+        raise ConfigError(f"which job? Give --config=configs/JOB.py, JOB of {', '.join(JOBS)}")
+    if DRY_RUN.value:
+        if config.stage not in DRY_RUN_JOBS:
+            raise ConfigError(f"--dry_run is for {' and '.join(DRY_RUN_JOBS)}; leave it out")
+        config.dry_run = True
+    prepare(cache_folder())  # before anything imports jax
+    stage = importlib.import_module(f"mlc_jax.stages.{config.stage}")
+    stage.run(config, Path(WORKDIR.value or f"checkpoints/{config.stage}"))
 
 
 def _parse(argv: Sequence[str]) -> ConfigDict | None:
@@ -75,6 +120,8 @@ def _parse(argv: Sequence[str]) -> ConfigDict | None:
     except Exception as error:
         # A configuration file is code, and may raise anything; a key that a ConfigDict does not
         # have is an AttributeError.
+        if unknown := _unknown_key(argv):
+            raise ConfigError(unknown) from error
         name = "" if isinstance(error, flags.Error) else f"{type(error).__name__}: "
         raise ConfigError(
             f"command line: {name}{error}; add --help for the flags and keys there are"
@@ -88,5 +135,55 @@ def _parse(argv: Sequence[str]) -> ConfigDict | None:
     return config
 
 
+def _unknown_key(argv: Sequence[str]) -> str | None:
+    """What is wrong with the first --config.KEY that the configuration file does not have."""
+    words = [word.lstrip("-").partition("=") for word in argv[1:] if word.startswith("-")]
+    files = [value for name, _, value in words if name == "config"]
+    try:
+        keys = _keys("", runpy.run_path(files[-1])["get_config"]())
+    except Exception:
+        return None  # no file, or the file is what is wrong
+    for name, _, _ in words:
+        key = name.removeprefix("config.")
+        # What has brackets is an element of a key, and not looked at here.
+        if name.startswith("config.") and "[" not in key and key not in keys:
+            return f"--config.{key}: there is no such key; {nearest(key, keys)}"
+    return None
+
+
+def nearest(key: str, keys: Sequence[str]) -> str:
+    """A suggestion of a key: by its whole name, else by its last part, else the way to the list."""
+    likely = difflib.get_close_matches(key, keys, 1)
+    if not likely:
+        ends = {other.rpartition(".")[2]: other for other in keys}
+        likely = [ends[end] for end in difflib.get_close_matches(key.rpartition(".")[2], ends, 1)]
+    if likely:
+        return f"did you mean --config.{likely[0]}?"
+    return "add --help for the keys there are"
+
+
+def _keys(prefix: str, config: ConfigDict) -> list[str]:
+    keys: list[str] = []
+    for name, value in config.items(preserve_field_references=True):
+        keys.append(f"{prefix}{name}")
+        if isinstance(value, ConfigDict):
+            keys += _keys(f"{prefix}{name}.", value)
+    return keys
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        named = "" if error.filename is None else f"{error.filename}: "
+        return f"{named}{os.strerror(error.errno)}; {_REFUSALS[error.errno]}"
+    text = " ".join(str(error).split())
+    # Libraries that check for room themselves, or found less written than they gave.
+    return f"{text}; {_REFUSALS[errno.ENOSPC]}" if isinstance(error, OSError) else text
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    status = main(sys.argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status:
+        # Not `sys.exit`, which waits for threads: one of them may be what is stuck.
+        os._exit(status)

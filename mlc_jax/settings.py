@@ -43,6 +43,8 @@ def training_config(stage: str) -> ConfigDict:
     config = ConfigDict()
     config.stage = stage
     config.seed = 0  # of folds, views, batches and heads; the same seed gives the same run
+    config.accept_changes = False  # true: a workdir of other inputs is begun anew, and it is said
+    config.dry_run = False  # set by --dry_run
 
     config.data = ConfigDict()
     config.data.labels = ""  # labels file; empty for the embedded demo
@@ -54,8 +56,11 @@ def training_config(stage: str) -> ConfigDict:
     config.data.false_values = ()  # values that mean 0, beside 0 and 0.0
 
     config.backbone = ConfigDict()
-    config.backbone.name = "vgg19"  # a key of NETWORKS in mlc_jax/models/backbones.py
-    config.backbone.weights = "imagenet"  # imagenet | a file | random
+    # A name of `models/backbones.py`, or several joined by commas: their features side by side.
+    config.backbone.name = "vgg19"
+    config.backbone.weights = "imagenet"  # imagenet | a file | random; of several likewise
+    config.backbone.layer = ""  # whose output the features are; empty: the last map
+    config.backbone.fold_batch_norm = True  # into the convolutions before them; not while trained
     config.backbone.trainable = "none"  # none | last_block | all: what of it is fine-tuned
     config.backbone.learning_rate = 1e-5  # of what is fine-tuned
 
@@ -65,6 +70,8 @@ def training_config(stage: str) -> ConfigDict:
     # float16 | bfloat16 | float32, in the cache; float32 where gradients pass through them
     config.features.dtype = config_dict.placeholder(str)
     config.features.batch_size = 0  # passes per call of the backbone; 0: chosen for the device
+    config.features.memory = 0.25  # share of all memory that features may take; more: from disk
+    config.features.measure = True  # on a CPU: choose the fastest convolutions by measuring, once
 
     config.augment = ConfigDict()
     config.augment.rotation = 5.0  # degrees
@@ -143,6 +150,7 @@ def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:
     chosen: dict[str, Any] = {
         "backbone.name": "vgg19",
         "backbone.weights": "imagenet",
+        "backbone.layer": "",
         "head.name": "conv",
         "data.image_size": (64, 64) if demo else (450, 350),
         "features.views": 1 if demo else 8,
@@ -195,6 +203,7 @@ def _check(config: ConfigDict) -> None:
             "a positive number, or 0 to have it chosen",
             config.features.batch_size >= 0,
         ),
+        "features.memory": ("a share, 0 to 1", 0 <= config.features.memory <= 1),
         "augment.rotation": ("degrees, 0 to 180", 0 <= config.augment.rotation <= 180),
         "augment.shear": ("degrees, 0 and more, below 90", 0 <= config.augment.shear < 90),
         "augment.zoom": ("0 and more, below 1", 0 <= config.augment.zoom < 1),
@@ -270,6 +279,11 @@ def _check(config: ConfigDict) -> None:
         checks["features.dtype"] = (
             "float32 while the backbone is fine-tuned",
             config.features.dtype == "float32",
+        )
+    if config.backbone.trainable == "last_block":
+        checks["backbone.layer"] = (
+            "none while the last block is fine-tuned, since what is after the layer is not used",
+            not config.backbone.layer,
         )
     for key, (expected, good) in checks.items():
         if not good:

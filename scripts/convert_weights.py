@@ -17,8 +17,9 @@ import jax
 
 from mlc_jax.errors import MlcError, WeightsError
 from mlc_jax.models.backbones import NETWORKS, Backbone, load_backbone
-from mlc_jax.models.download import PUBLISHED, cached_path, check_digest
+from mlc_jax.models.download import cache_state, cached_path
 from mlc_jax.models.layers import layer_specs
+from mlc_jax.models.published import PUBLISHED
 from mlc_jax.models.weights import write_weights
 
 
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.list:
             list_published()
         elif options.verify:
-            report(options.verify, load_backbone(options.backbone, options.verify))
+            report(options.verify, load_backbone(options.backbone, options.verify, fold=False))
         else:
             convert(options.backbone, *options.files)
     except MlcError as error:
@@ -54,32 +55,20 @@ def main(arguments: list[str] | None = None) -> int:
 def list_published() -> None:
     """Prints the published weights and what the cache holds of them."""
     for name, published in PUBLISHED.items():
-        size = f"{published.size:,} bytes" if published.size else "size not published"
         digest = published.digest or "no digest published"
         print(f"{name}: {cache_state(name)} in the cache")
-        print(f"  {digest}, {size}, {published.licence}")
+        print(f"  {digest}, {published.size:,} bytes, {published.licence}")
         print(f"  from {published.url}")
         print(f"  to   {cached_path(name)}")
-
-
-def cache_state(name: str) -> str:
-    """Whether the published file of a backbone is in the cache, and intact."""
-    if not cached_path(name).exists():
-        return "absent"
-    try:
-        check_digest(cached_path(name), PUBLISHED[name])
-    except WeightsError:
-        return "damaged"
-    return "intact" if PUBLISHED[name].digest else "present, unchecked"
 
 
 def convert(name: str, source: Path, target: Path) -> None:
     """Writes the weights in `source` as safetensors to `target`, and reads them back."""
     if target.suffix != ".safetensors":
         raise WeightsError(f"{target}: the name of the new file must end in .safetensors")
-    backbone = load_backbone(name, source)
+    backbone = load_backbone(name, source, fold=False)
     write_weights(target, name, backbone.params, backbone.preprocess)
-    report(target, load_backbone(name, target))
+    report(target, load_backbone(name, target, fold=False))
 
 
 def report(path: Path, backbone: Backbone) -> None:

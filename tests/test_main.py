@@ -1,5 +1,6 @@
 """What the command line says to mistakes: one line and status 2, never a traceback."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from mlc_jax import main
 
 ROOT = Path(__file__).parents[1]
 IMPUTE = "--config=configs/impute.py"
@@ -41,8 +44,10 @@ def refused(cache: Path, *arguments: str) -> str:
         (["--config"], "--config"),
         (["--config=configs/nothing.py"], "configs/nothing.py"),
         ([IMPUTE, "--confg.epochs=3"], "confg"),
-        ([IMPUTE, "--config.epoch=3"], 'Did you mean "epochs"'),
-        ([IMPUTE, "--config.data.nothing=3"], "nothing"),
+        ([IMPUTE, "--config.epoch=3"], "did you mean --config.epochs?"),
+        ([IMPUTE, "--config.lerning_rate=3"], ".learning_rate?"),
+        ([IMPUTE, "--config.data.xyzzy=3"], "--config.data.xyzzy: there is no such key"),
+        (["--config=configs/predict.py", "--dry_run"], "--dry_run is for impute and multilabel"),
         ([IMPUTE, "--config.epochs=many"], "--config.epochs=many"),
         ([IMPUTE, "--config.stage=dance"], "config.stage='dance'"),
         ([IMPUTE, "epochs=3"], "'epochs=3' is not a flag"),
@@ -113,3 +118,25 @@ def test_help_is_quick_and_lists_the_keys(tmp_path: Path) -> None:
     for key in ("learning_rate", "image_size", "max_bad_fraction", "threshold"):
         assert key in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_what_the_machine_refuses_is_one_line_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(error: OSError) -> str:
+        def run(argv: object) -> None:
+            del argv
+            raise error
+
+        monkeypatch.setattr(main, "_run", run)
+        assert main.main(["main"]) == 2
+        return capsys.readouterr().err
+
+    file = str(tmp_path / "labels.csv")
+    line = refuse(OSError(errno.ENOSPC, "full", file))
+    assert line == f"error: {file}: No space left on device; {main._REFUSALS[errno.ENOSPC]}\n"
+    assert "can be written" in refuse(PermissionError(errno.EACCES, "no", file))
+    assert "10 requested and 4 written; free space" in refuse(OSError("10 requested and 4 written"))
+    # What no machine refuses is a defect of ours.
+    with pytest.raises(OSError, match="bad descriptor"):
+        refuse(OSError(errno.EBADF, "bad descriptor"))

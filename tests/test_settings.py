@@ -106,6 +106,10 @@ def test_fine_tuning_keeps_no_features_and_rounds_none() -> None:
     assert any("features.cache=false" in note for note in notes)
     with pytest.raises(ConfigError, match="float32 while the backbone is fine-tuned"):
         resolved({"backbone.trainable": "all", "features.dtype": "float16"})
+    tuned = {"backbone.trainable": "last_block", "backbone.layer": "block4_pool"}
+    with pytest.raises(ConfigError, match=r"config.backbone.layer='block4_pool' cannot be used"):
+        resolved(tuned)
+    assert resolved(tuned | {"backbone.trainable": "all"})[0].backbone.layer == "block4_pool"
 
 
 def test_the_given_configuration_is_not_changed() -> None:
@@ -141,6 +145,7 @@ BAD: list[tuple[str, list[Any]]] = [
     ("features.views", [-1, 1001]),
     ("features.dtype", ["float64", "int8", ""]),
     ("features.batch_size", [-1]),
+    ("features.memory", [-0.1, 1.1, NAN]),
     ("augment.rotation", [-1.0, 181.0, NAN, INF]),
     ("augment.shear", [-0.1, 90.0, NAN]),
     ("augment.zoom", [-0.1, 1.0, NAN]),
@@ -198,7 +203,12 @@ def test_every_number_and_name_is_checked() -> None:
         "data.false_values",
         "backbone.name",  # when the backbone is loaded, before anything long
         "backbone.weights",
-        "features.cache",  # booleans have no bad value
+        "backbone.layer",
+        "backbone.fold_batch_norm",  # booleans have no bad value
+        "features.cache",
+        "features.measure",
+        "accept_changes",
+        "dry_run",
         "augment.horizontal_flip",
         "augment.vertical_flip",
     }

@@ -1,5 +1,6 @@
 """A labelled collection: labels file and image folder joined, with all that was left out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from mlc_jax.data.cells import read_cells, with_cells
 from mlc_jax.data.dataset import ImageSet, prepare_images
 from mlc_jax.data.demo import draw_demo
 from mlc_jax.data.labels import Quarantined, read_labels
-from mlc_jax.data.table import LabelTable, Source
+from mlc_jax.data.stream import Listing
+from mlc_jax.data.table import MISSING, LabelTable, Source
 from mlc_jax.errors import LabelsError
 from mlc_jax.journal import Journal
+
+SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,18 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         Quarantined(table.filenames[item.place], int(table.rows[item.place]), item.reason)
         for item in images.rejected
     )
-    _check_budget(quarantine, len(images), config.data.max_bad_fraction, journal)
+    hints = {
+        table.filenames[item.place]: item.message.rpartition("; ")[2]
+        for item in images.rejected
+        if "did you mean" in item.message
+    }
+    _check_budget(quarantine, hints, len(images), config.data.max_bad_fraction, journal)
+    if images.several:
+        journal.note(f"of several frames the first is taken: {_first(images.several)}")
+    if unlisted := _unlisted(image_folder, set(table.filenames)):
+        journal.note(f"in {image_folder}, but in no row: {_first(unlisted)}")
+    if noisy := _noise(table.select(images.places), images):
+        journal.note(f"same pixels, other labels (label noise): {_first(noisy)}")
     truth = None if truth_file is None else read_labels(truth_file).table.select(images.places)
     return Collection(
         labels_file,
@@ -118,13 +133,43 @@ def _histories(
     return table, confidence
 
 
+def _first(texts: Sequence[str]) -> str:
+    """How many there are, and the first ten."""
+    more = " …" if len(texts) > SHOWN else ""
+    return f"{len(texts)} ({', '.join(texts[:SHOWN])}{more})"
+
+
+def _unlisted(folder: Path, listed: set[str]) -> list[str]:
+    """Images that lie in the folder or in folders of it and are named in no row."""
+    return [name for _, name in Listing(folder, folder) if name not in listed]
+
+
+def _noise(table: LabelTable, images: ImageSet) -> list[str]:
+    """Images with the pixels of an earlier one, and a label that a person gave otherwise."""
+    first: dict[str, int] = {}
+    human = np.where(table.human, table.values, np.int8(MISSING))
+    noisy = []
+    for row, digest in enumerate(images.digests):
+        other = human[first.setdefault(digest, row)]
+        if ((other != human[row]) & (other != MISSING) & (human[row] != MISSING)).any():
+            noisy.append(f"{images.filenames[row]} and {images.filenames[first[digest]]}")
+    return noisy
+
+
 def _check_budget(
-    quarantine: tuple[Quarantined, ...], usable: int, budget: float, journal: Journal
+    quarantine: tuple[Quarantined, ...],
+    hints: dict[str, str],
+    usable: int,
+    budget: float,
+    journal: Journal,
 ) -> None:
     if not quarantine and usable:
         return
     total = len(quarantine) + usable
-    first = ", ".join(f"{item.filename} ({item.reason})" for item in quarantine[:10])
+    first = ", ".join(
+        f"{item.filename} ({'; '.join(filter(None, (item.reason, hints.get(item.filename))))})"
+        for item in quarantine[:SHOWN]
+    )
     told = f"{len(quarantine)} of {total} rows cannot be used: {first}"
     if not usable or len(quarantine) > budget * total:
         raise LabelsError(

@@ -19,13 +19,16 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mlc_jax.data.images import decode_image, decode_png, encode_png, resize_image, resolve_image
-from mlc_jax.errors import ImageError
+from mlc_jax.data.delimited import shown
+from mlc_jax.data.images import decode_first, decode_png, encode_png, resize_image, resolve_image
+from mlc_jax.data.watch import result_of
+from mlc_jax.errors import CheckpointError, ImageError
 from mlc_jax.files.atomic import write_text
 from mlc_jax.files.digest import digest_bytes, digest_file, digest_json
 from mlc_jax.files.lock import exclusive
+from mlc_jax.settings import cache_folder
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 INDEX = "index.json"
 
 
@@ -51,6 +54,7 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
       image_size: (height, width) to resize to.
       advance: called with the number of images done.
       rejected: takes the images that cannot be used.
+      several: takes the names of files of several frames or pages.
       kwargs: TFDS's own: config, data_dir.
     """
 
@@ -64,10 +68,11 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
         image_size: tuple[int, int],
         advance: Callable[[int], None],
         rejected: list[Rejected],
+        several: list[str],
         **kwargs: Any,
     ) -> None:
         self._root, self._files, self._image_size = root, files, image_size
-        self._advance, self._rejected = advance, rejected
+        self._advance, self._rejected, self._several = advance, rejected, several
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -85,7 +90,7 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for made in _in_threads(self._prepare, self._files):
+        for made in _in_threads(self._prepare, self._files, str(self._root)):
             self._advance(1)
             if isinstance(made, Rejected):
                 self._rejected.append(made)
@@ -95,9 +100,11 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
     def _prepare(self, file: tuple[int, str]) -> dict[str, Any] | Rejected:
         place, filename = file
         try:
-            image = decode_image(resolve_image(self._root, filename))
+            image, frames = decode_first(resolve_image(self._root, filename))
         except ImageError as error:
             return Rejected(place, error.reason, str(error))
+        if frames > 1:
+            self._several.append(filename)
         resized = resize_image(image, self._image_size)
         return {
             "image": encode_png(resized),
@@ -106,12 +113,20 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
         }
 
 
-def _in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+def _in_threads(
+    function: Callable[[tuple[int, str]], Any], items: Sequence[tuple[int, str]], root: str
+) -> Iterator[Any]:
     """Maps in order over threads (decoding lets go of the GIL), holding a few results at a time."""
     workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         for start in range(0, len(items), 8 * workers):
-            yield from pool.map(function, items[start : start + 8 * workers])
+            some = items[start : start + 8 * workers]
+            futures = [pool.submit(function, item) for item in some]
+            for (_, filename), future in zip(some, futures, strict=True):
+                yield result_of(future, f"{root}/{filename}")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class ImageSet:
@@ -122,6 +137,7 @@ class ImageSet:
       filenames: their names.
       digests: hexadecimal SHA-256 of each image's pixels after resizing.
       rejected: what was left out and why.
+      several: names of files of several frames or pages, of which the first was taken.
       image_size: (height, width).
     """
 
@@ -143,14 +159,31 @@ class ImageSet:
         self.filenames = tuple(filename for _, filename, _, _ in found)
         self.digests = tuple(digest for _, _, digest, _ in found)
         self.rejected = tuple(rejected)
+        self.several = tuple(index["several"])
         self.image_size = image_size
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """The image of one row, uint8 [H, W, 3], RGB."""
-        return decode_png(self._source[self._records[row]]["image"])
+        """The image of one row, uint8 [H, W, 3], RGB.
+
+        Raises:
+          CheckpointError: it is not what was prepared.
+        """
+        try:
+            image = decode_png(self._source[self._records[row]]["image"])
+            if digest_bytes(image.tobytes()) == self.digests[row]:
+                return image
+        except Exception as error:  # the format's reader raises whatever the bytes led it to
+            raise self._damaged(row) from error
+        raise self._damaged(row)
+
+    def _damaged(self, row: int) -> CheckpointError:
+        return CheckpointError(
+            f"the prepared image of {shown(self.filenames[row])} is damaged; delete "
+            f"{cache_folder() / 'datasets'} and it is made anew"
+        )
 
     def digest(self) -> str:
         """The digest of all images, in order, with their names."""
@@ -187,8 +220,14 @@ def prepare_images(
             missing.append(Rejected(place, error.reason, str(error)))
     key = digest_json([VERSION, list(image_size), contents])[:32]
     place_of = {filename: place for place, filename in files}
+    folder = cache / "datasets" / PreparedImages.name / key / VERSION
     with exclusive(cache / "datasets" / f"{key}.lock", wait=True):
+        index = _read_index(folder)
+        if index is None:
+            # Not finished, or damaged; TFDS would take the folder for a whole one, or fail at it.
+            shutil.rmtree(folder, ignore_errors=True)
         rejected: list[Rejected] = []
+        several: list[str] = []
         tfds.disable_progress_bar()
         builder = PreparedImages(
             root=root,
@@ -196,14 +235,13 @@ def prepare_images(
             image_size=image_size,
             advance=advance,
             rejected=rejected,
+            several=several,
             config=PreparedConfig(name=key),
             data_dir=str(cache / "datasets"),
         )
-        index_file = Path(builder.data_dir) / INDEX
-        if index_file.exists():
-            index = json.loads(index_file.read_text())
-        else:
-            index = _write_set(builder, files, rejected)
+        assert Path(builder.data_dir) == folder
+        if index is None:
+            index = _write_set(builder, files, rejected, several)
         source = _records_of(builder) if index["records"] else ()
     refused = [
         Rejected(place_of[filename], reason, message)
@@ -214,12 +252,13 @@ def prepare_images(
 
 
 def _write_set(
-    builder: PreparedImages, files: Sequence[tuple[int, str]], rejected: Sequence[Rejected]
+    builder: PreparedImages,
+    files: Sequence[tuple[int, str]],
+    rejected: Sequence[Rejected],
+    several: Sequence[str],
 ) -> dict[str, Any]:
     """Writes the set, then its index, and gives the index; a set without images is not kept."""
     folder = Path(builder.data_dir)
-    # Without its index a set was not finished; TFDS would take the folder for a whole one.
-    shutil.rmtree(folder, ignore_errors=True)
     for unfinished in folder.parent.glob("incomplete.*"):
         shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -236,13 +275,28 @@ def _write_set(
             for record in _records_of(builder)
         ]
     name_of = dict(files)
-    index = {
+    index: dict[str, Any] = {
         "records": records,
         "rejected": [[name_of[item.place], item.reason, item.message] for item in rejected],
+        "several": sorted(several),
     }
     if records:
-        write_text(folder / INDEX, json.dumps(index))
+        # Of what describes the set; each image is checked when it is read.
+        index["files"] = {path.name: digest_file(path) for path in sorted(folder.glob("*.json"))}
+        write_text(folder / INDEX, json.dumps(index | {"digest": digest_json(index)}))
     return index
+
+
+def _read_index(folder: Path) -> dict[str, Any] | None:
+    """The index of a set; None where the set is not as it was written, and has to be made."""
+    try:
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text())
+        whole = index.pop("digest") == digest_json(index) and all(
+            digest_file(folder / name) == digest for name, digest in index["files"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return index if whole else None
 
 
 def _records_of(builder: PreparedImages) -> Any:

@@ -160,8 +160,15 @@ def decode_image(source: bytes | str | os.PathLike[str]) -> np.ndarray:
     Raises:
       ImageError: not one of FORMATS, more than MAX_PIXELS pixels, cut short, or damaged.
     """
+    return decode_first(source)[0]
+
+
+def decode_first(source: bytes | str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+    """As `decode_image`, and how many frames or pages the file holds, of which it is the first."""
     name, data = _content(source)
     with _translated(name), _opened(name, data) as image:
+        with _quiet():
+            frames = int(getattr(image, "n_frames", 1))
         if image.format == "PNG":
             # Loading stops at the last row and looks at no checksum: without these two, a file cut
             # behind that row passes, and so do some flipped bits, with wrong pixels.
@@ -176,18 +183,7 @@ def decode_image(source: bytes | str | os.PathLike[str]) -> np.ndarray:
             image.load()
         turn = _UPRIGHT.get(_orientation(image))
         upright = _rgb(image)
-        return np.array(upright if turn is None else upright.transpose(turn))
-
-
-def count_frames(source: bytes | str | os.PathLike[str]) -> int:
-    """How many frames or pages an image file holds; `decode_image` gives the first.
-
-    Raises:
-      ImageError: as `decode_image`, as far as the headers tell.
-    """
-    name, data = _content(source)
-    with _translated(name), _opened(name, data) as image, _quiet():
-        return int(getattr(image, "n_frames", 1))
+        return np.array(upright if turn is None else upright.transpose(turn)), frames
 
 
 def _content(source: bytes | str | os.PathLike[str]) -> tuple[str, bytes]:

@@ -15,6 +15,7 @@ import numpy as np
 from mlc_jax.data.augment import Augmentation, draw_view
 from mlc_jax.data.dataset import ImageSet
 from mlc_jax.data.sampling import Plan, PlanSource
+from mlc_jax.data.watch import watched
 
 
 class Views(NamedTuple):
@@ -63,7 +64,8 @@ def _stream(source: Any, batch_size: int) -> Iterator[np.ndarray]:
     threads = os.cpu_count() or 1
     # Batches are made behind the reading, or grain's prefetch would hold that many batches.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
-    return iter(grain.MapDataset.source(source).to_iter_dataset(options).batch(batch_size))
+    batches = grain.MapDataset.source(source).to_iter_dataset(options).batch(batch_size)
+    return watched(iter(batches), "the prepared images")
 
 
 def whole_images(

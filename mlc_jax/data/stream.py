@@ -20,6 +20,7 @@ from PIL import Image
 from mlc_jax.data.delimited import open_text
 from mlc_jax.data.images import FORMATS, decode_image, resize_image, resolve_image
 from mlc_jax.data.labels import Quarantined
+from mlc_jax.data.watch import result_of
 from mlc_jax.errors import ConfigError, ImageError
 
 MAX_LISTED = 100_000_000
@@ -221,13 +222,18 @@ def _decoded(listing: Files, image_size: tuple[int, int], ahead: int) -> Iterato
         return row, filename, resize_image(image, image_size)
 
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
-    waiting: deque[Future[Decoded]] = deque()
+    waiting: deque[tuple[str, Future[Decoded]]] = deque()
+
+    def first() -> Decoded:
+        filename, future = waiting.popleft()
+        return result_of(future, str(listing.root / filename))
+
     try:
         for row, filename in listing:
-            waiting.append(pool.submit(decode, row, filename))
+            waiting.append((filename, pool.submit(decode, row, filename)))
             if len(waiting) > ahead:
-                yield waiting.popleft().result()
+                yield first()
         while waiting:
-            yield waiting.popleft().result()
+            yield first()
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)

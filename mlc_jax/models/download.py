@@ -1,9 +1,8 @@
-"""Keras's published ImageNet weights: their addresses, their digests, and the cache of them."""
+"""The cache of Keras's published ImageNet weights, and the way of a file into it."""
 
 import hashlib
 import sys
 import types
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -13,54 +12,36 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from mlc_jax.errors import WeightsError
+from mlc_jax.models.published import PUBLISHED, Published
 from mlc_jax.settings import cache_folder
 
-KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 TIMEOUT = (3.0, 30.0)  # seconds to connect, seconds between two packets
-
-
-@dataclass(frozen=True)
-class Published:
-    """A weight file on the network.
-
-    Attributes:
-      file: its name, in the cache too.
-      url: where it is published, https.
-      digest: "md5:..." as pinned in Keras's sources (keras/src/applications); None where Keras pins
-        none. Such a file is never downloaded, since nothing could tell a wrong byte in it.
-      size: bytes; None where there is no digest.
-      licence: of the weights.
-    """
-
-    file: str
-    url: str
-    digest: str | None
-    size: int | None
-    licence: str
-
-
-PUBLISHED = {
-    "vgg19": Published(
-        file="vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        url=KERAS + "vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        digest="md5:253f8cb515780f3b799900260a226db6",
-        size=80_134_624,
-        licence="CC BY 4.0, VGG, University of Oxford",
-    ),
-    "mobilenet_v2": Published(
-        file="mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-        url=KERAS
-        + "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-        digest=None,
-        size=None,
-        licence="Apache-2.0, Google",
-    ),
-}
 
 
 def cached_path(name: str) -> Path:
     """Where the ImageNet weights of backbone `name` lie, or would lie, in the cache."""
     return cache_folder() / "weights" / PUBLISHED[name].file
+
+
+def cache_state(name: str) -> str:
+    """What the cache holds of the published file of a backbone.
+
+    Returns:
+      "absent", "damaged" (or unreadable), "intact", or "present, unchecked" where Keras pins no
+      digest.
+    """
+    if not cached_path(name).exists():
+        return "absent"
+    try:
+        check_digest(cached_path(name), PUBLISHED[name])
+    except WeightsError:
+        return "damaged"
+    return "intact" if PUBLISHED[name].digest else "present, unchecked"
+
+
+def at_hand() -> tuple[str, ...]:
+    """The backbones whose ImageNet weights lie in the cache and can be used; reads the files."""
+    return tuple(name for name in PUBLISHED if cache_state(name) not in ("absent", "damaged"))
 
 
 def imagenet_weights(name: str) -> Path:
@@ -160,7 +141,7 @@ class _Bar:
     def update(self, amount: int) -> None:
         """Counts one chunk of at most `amount` bytes; the last may be shorter than it says."""
         self._received += amount
-        if self._published.size is not None and self._received > self._published.size + amount:
+        if self._received > self._published.size + amount:
             raise ValueError(f"it is larger than the published {self._published.size} bytes")
         self._progress.update(self._task, completed=self._received)
 

@@ -6,6 +6,7 @@ content; never by labels or folds. So both stages, every audit and every correct
 it, and a stopped extraction goes on where it stopped.
 """
 
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,11 +18,15 @@ import numpy as np
 
 from mlc_jax.data.dataset import ImageSet
 from mlc_jax.data.pipeline import Views, whole_images
-from mlc_jax.errors import ConfigError, NumericsError
-from mlc_jax.files.atomic import replacing, write_text
+from mlc_jax.errors import ConfigError, NumericsError, WorkdirError
+from mlc_jax.files.atomic import remove_partial, write_bytes, write_text
 from mlc_jax.files.digest import digest_file, digest_json
 from mlc_jax.files.lock import exclusive
+from mlc_jax.interrupt import check, deferred, requested
+from mlc_jax.models.algorithms import DIRECT, Algorithm
 from mlc_jax.models.backbones import Backbone
+from mlc_jax.models.joining import joined
+from mlc_jax.models.weights import Params
 
 VERSION = 1
 BLOCK_BYTES = 32 * 2**20
@@ -35,18 +40,20 @@ class FeatureSpec:
     """What features depend on, besides the image.
 
     Attributes:
-      backbone: name and digest of the weights.
+      backbone: what the features of the backbone depend on, `Backbone.key`.
       image_size: (height, width).
       pooled: whether the map is averaged over space (all that a linear head needs).
       dtype: type in which features are kept; all arithmetic is float32.
       views: how views are drawn.
+      algorithm: how the network is run, which shows in the last digits.
     """
 
-    backbone: tuple[str, str]
+    backbone: tuple[str, ...]
     image_size: tuple[int, int]
     pooled: bool
     dtype: str
     views: Views
+    algorithm: Algorithm = DIRECT
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -65,13 +72,18 @@ def feature_shape(backbone: Backbone, spec: FeatureSpec) -> tuple[int, int, int]
 
 
 def features_of(
-    backbone: Backbone, spec: FeatureSpec, params: object, images: jax.Array
+    backbone: Backbone, spec: FeatureSpec, params: Params, images: jax.Array
 ) -> jax.Array:
     """The features of images as the store keeps them: uint8 [B, H, W, 3] to dtype [B, h, w, C].
 
     The one definition of a feature: extraction and the step without a cache both call it, and both
-    see its rounding.
+    see its rounding. Each backbone's features are kept on their own, so they are rounded before
+    they are joined.
     """
+    if backbone.parts:
+        return joined(
+            [features_of(part, spec, params[part.name], images) for part in backbone.parts]
+        )
     maps = backbone.apply(params, images)
     if spec.pooled:
         maps = maps.mean(axis=(1, 2), keepdims=True)
@@ -96,8 +108,7 @@ class FeatureStore:
         self._folder = cache / "features" / spec.digest()[:32]
         self._spec, self._shape = spec, (spec.views.augmented + 1, *shape)
         self._warn = warn
-        image_bytes = int(np.prod(self._shape)) * jnp.dtype(spec.dtype).itemsize
-        self._images_per_block = max(1, BLOCK_BYTES // image_bytes)
+        self._images_per_block = max(1, BLOCK_BYTES // self.bytes_per_image)
         self._place_of: dict[str, tuple[Path, int]] = {}
         self._read_blocks()
 
@@ -115,6 +126,8 @@ class FeatureStore:
     ) -> None:
         """Runs the backbone over the images that are missing and adds them, block by block.
 
+        A signal is heard behind the call in progress, and the images that are whole are added.
+
         Args:
           images: the prepared data set.
           extract: uint8 [batch_size, H, W, 3] to features [batch_size, h, w, C].
@@ -123,8 +136,10 @@ class FeatureStore:
 
         Raises:
           NumericsError: a feature that is not finite.
+          Interrupted: a signal; what was extracted is added.
         """
-        with exclusive(self._folder / "lock", wait=True):
+        with exclusive(self._folder / "lock", wait=True), deferred():
+            remove_partial(self._folder)
             self._read_blocks()  # another run may have added some while this one waited
             rows = self.missing(images)
             for start in range(0, len(rows), self._images_per_block):
@@ -132,9 +147,13 @@ class FeatureStore:
                 passes = extract_passes(
                     images, block_rows, self._spec.views, extract, batch_size, advance
                 )
-                features = np.concatenate(list(passes)).reshape(len(block_rows), *self._shape)
-                check_finite(features, images, block_rows)
-                self._add([images.digests[row] for row in block_rows], features)
+                made = []
+                for features in passes:
+                    made.append(features)
+                    if requested():
+                        break
+                self._add_whole(images, block_rows, np.concatenate(made))
+                check()
 
     def load(self, images: ImageSet) -> np.ndarray:
         """The features of all images in order: dtype [N, 1 + views, h, w, C], in memory."""
@@ -172,6 +191,16 @@ class FeatureStore:
             rows, places = np.array(pairs).T
             yield path, rows, places
 
+    @property
+    def bytes_per_image(self) -> int:
+        """What the features of all views of one image take."""
+        return int(np.prod(self._shape)) * jnp.dtype(self._spec.dtype).itemsize
+
+    def reader(self, images: ImageSet) -> "FeatureReader":
+        """The features of all images in order, to be read from disk piece by piece."""
+        places = [self._place_of[digest] for digest in images.digests]
+        return FeatureReader(places, self._shape, self._spec.dtype)
+
     def _read_blocks(self) -> None:
         known = {path for path, _ in self._place_of.values()}
         for meta_file in sorted(self._folder.glob("block-*.json")):
@@ -192,15 +221,61 @@ class FeatureStore:
     def _note(self, array_file: Path, digests: Sequence[str]) -> None:
         self._place_of.update({digest: (array_file, place) for place, digest in enumerate(digests)})
 
+    def _add_whole(self, images: ImageSet, rows: np.ndarray, passes: np.ndarray) -> None:
+        """Adds the images whose passes [n, h, w, C] are all there."""
+        rows = rows[: len(passes) // self._shape[0]]
+        features = passes[: len(rows) * self._shape[0]].reshape(len(rows), *self._shape)
+        check_finite(features, images, rows)
+        if len(rows):
+            self._add([images.digests[row] for row in rows], features)
+
     def _add(self, digests: Sequence[str], features: np.ndarray) -> None:
         name = digest_json(list(digests))[:32]
         array_file = self._folder / f"block-{name}.npy"
-        with replacing(array_file) as temporary:
-            # bfloat16 is no NumPy type; its bits are kept as integers.
-            np.save(temporary, features.view(np.uint16) if features.itemsize == 2 else features)
+        # Through memory, since NumPy hides why a disk refuses what it writes to a file.
+        buffer = io.BytesIO()
+        # bfloat16 is no NumPy type; its bits are kept as integers.
+        np.save(buffer, features.view(np.uint16) if features.itemsize == 2 else features)
+        write_bytes(array_file, buffer.getbuffer())
         meta = {"images": list(digests), "sha256": digest_file(array_file)}
         write_text(array_file.with_suffix(".json"), json.dumps(meta))
         self._note(array_file, digests)
+
+
+class FeatureReader:
+    """Reads features of single (image, view)s from the blocks of a store.
+
+    Files are read, not mapped: mapped pages would count as memory of the process until another
+    needs it.
+
+    Attributes:
+      shape: (N, 1 + views, h, w, C).
+    """
+
+    def __init__(
+        self, places: Sequence[tuple[Path, int]], shape: tuple[int, ...], dtype: str
+    ) -> None:
+        self.shape = (len(places), *shape)
+        self._places, self._dtype = places, jnp.dtype(dtype)
+        self._offsets: dict[Path, int] = {}
+
+    def take(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """Features dtype [..., h, w, C] of int [...] rows and views."""
+        out = np.empty((rows.size, *self.shape[2:]), self._dtype)
+        pieces = out.view(np.uint8).reshape(rows.size, -1)
+        numbers = views.reshape(-1).tolist()
+        for place, (row, view) in enumerate(zip(rows.reshape(-1).tolist(), numbers, strict=True)):
+            path, image = self._places[row]
+            with path.open("rb", buffering=0) as file:
+                start = self._offsets.get(path)
+                if start is None:
+                    np.lib.format.read_magic(file)
+                    np.lib.format.read_array_header_1_0(file)
+                    start = self._offsets[path] = file.tell()
+                file.seek(start + (image * self.shape[1] + view) * pieces.shape[1])
+                if file.readinto(pieces[place].data) != pieces.shape[1]:
+                    raise WorkdirError(f"{path} was cut while it was in use; run again")
+        return out.reshape(*rows.shape, *self.shape[2:])
 
 
 def check_finite(features: np.ndarray, images: ImageSet, rows: np.ndarray) -> None:

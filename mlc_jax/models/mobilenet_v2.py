@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import jax
 from flax import nnx
 
-from mlc_jax.models.layers import BatchNorm, Conv, DepthwiseConv, Network
+from mlc_jax.models.inverted_residual import InvertedResidual, Names
+from mlc_jax.models.layers import BatchNorm, Conv, Network
 
 # Expansion t, output channels c, repeats n, stride s of the first: the rows of table 2.
 STAGES = (
@@ -17,29 +18,11 @@ STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-
-
-class InvertedResidual(nnx.Module):
-    """Expand, filter each channel, project; add the input where shapes agree (figure 4d)."""
-
-    def __init__(self, features_in: int, features: int, expansion: int, stride: int) -> None:
-        width = expansion * features_in
-        self.expands = expansion > 1
-        self.adds = features_in == features and stride == 1
-        if self.expands:
-            self.expand = Conv(features_in, width, 1)
-            self.expand_BN = BatchNorm(width)
-        self.depthwise = DepthwiseConv(width, 3, stride=stride)
-        self.depthwise_BN = BatchNorm(width)
-        self.project = Conv(width, features, 1)
-        self.project_BN = BatchNorm(features)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, features_in] to [B, ceil(H / stride), ceil(W / stride), features]."""
-        y = nnx.relu6(self.expand_BN(self.expand(x))) if self.expands else x
-        y = nnx.relu6(self.depthwise_BN(self.depthwise(y)))
-        y = self.project_BN(self.project(y))
-        return x + y if self.adds else y
+NAMES = Names(
+    expand=("expand", "expand_BN"),
+    depthwise=("depthwise", "depthwise_BN"),
+    project=("project", "project_BN"),
+)
 
 
 class MobileNetV2(Network):
@@ -52,18 +35,27 @@ class MobileNetV2(Network):
 
     def __init__(self) -> None:
         self.Conv1 = Conv(3, 32, 3, stride=2)
-        self.bn_Conv1 = BatchNorm(32)
+        self.bn_Conv1 = BatchNorm(32, after="Conv1")
         names: list[str] = []
         features_in = 32
         for expansion, features, repeats, stride in STAGES:
             for repeat in range(repeats):
+                block = InvertedResidual(
+                    NAMES,
+                    features_in,
+                    expansion * features_in,
+                    features,
+                    kernel=3,
+                    stride=stride if repeat == 0 else 1,
+                    activation=nnx.relu6,
+                    expands=expansion > 1,
+                )
                 names.append(f"block_{len(names)}" if names else "expanded_conv")
-                first = stride if repeat == 0 else 1
-                setattr(self, names[-1], InvertedResidual(features_in, features, expansion, first))
+                setattr(self, names[-1], block)
                 features_in = features
         self.names = tuple(names)
         self.Conv_1 = Conv(features_in, self.channels, 1)
-        self.Conv_1_bn = BatchNorm(self.channels)
+        self.Conv_1_bn = BatchNorm(self.channels, after="Conv_1")
 
     def blocks(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
         """Yields the first convolution's map, each inverted residual's, and the final map."""
@@ -72,6 +64,6 @@ class MobileNetV2(Network):
         for name in self.names:
             block = getattr(self, name)
             x = block(x)
-            yield f"{name}_{'add' if block.adds else 'project_BN'}", x
+            yield f"{name}_{block.output}", x
         x = nnx.relu6(self.Conv_1_bn(self.Conv_1(x)))
         yield "out_relu", x

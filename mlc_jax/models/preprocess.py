@@ -1,4 +1,7 @@
-"""How images become the input of a backbone: the three modes of Keras's `preprocess_input`."""
+"""How images become the input of a backbone.
+
+The three modes of Keras's `preprocess_input`, and two that it builds into its networks instead.
+"""
 
 from collections.abc import Callable
 
@@ -22,4 +25,20 @@ def torch(images: jax.Array) -> jax.Array:
     return (unit - jnp.array([0.485, 0.456, 0.406])) / jnp.array([0.229, 0.224, 0.225])
 
 
-PREPROCESS: dict[str, Callable[[jax.Array], jax.Array]] = {"caffe": caffe, "tf": tf, "torch": torch}
+def unit(images: jax.Array) -> jax.Array:
+    """RGB 0..255, uint8 or float [B, H, W, 3], to RGB 0..1, float32."""
+    return images.astype(jnp.float32) / 255.0
+
+
+def tf128(images: jax.Array) -> jax.Array:
+    """RGB 0..255, uint8 or float [B, H, W, 3], to RGB -1..0.992, float32."""
+    return images.astype(jnp.float32) / 128.0 - 1.0
+
+
+PREPROCESS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "caffe": caffe,
+    "tf": tf,
+    "torch": torch,
+    "unit": unit,
+    "tf128": tf128,
+}

@@ -49,9 +49,15 @@ def split_params(backbone: Backbone, trainable: str) -> tuple[Params, Params]:
         )
     if trainable == "none":
         return {}, backbone.params
+    if backbone.parts:
+        parts = {part.name: split_params(part, trainable) for part in backbone.parts}
+        return (
+            {name: trained for name, (trained, _) in parts.items()},
+            {name: frozen for name, (_, frozen) in parts.items()},
+        )
     moving = set(backbone.params)
     if trainable == "last_block":
-        moving &= set(NETWORKS[backbone.name].last_block)
+        moving &= set(NETWORKS[backbone.name]().last_block)
     trained: Params = {}
     frozen: Params = {}
     for name, tree in backbone.params.items():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,24 +138,39 @@ def _keras(path: Path, name: str, network: Network) -> Iterator[Contents]:
     specs = layer_specs(network)
     with open_guarded(path) as file:
         found = {k: v for k, v in keras_layers(file).items() if k not in network.top}
-        # Keras itself goes by the order of layers alone, and layers it numbers change their names.
-        if set(found) != {spec.name for spec in specs} and [
-            [weight.shape for weight in weights] for weights in found.values()
-        ] == [list(spec.shapes.values()) for spec in specs]:
-            found = dict(zip((spec.name for spec in specs), found.values(), strict=True))
-        known = {spec.name: spec for spec in specs}
         arrays = {}
-        for layer, weights in found.items():
-            spec = known.get(layer, LayerSpec((layer,), {}))
-            variables = [
-                *spec.shapes,
-                *(f"array {n}" for n in range(len(spec.shapes), len(weights))),
-            ]
+        for layer, weights in _named_as_ours(found, specs).items():
+            spec = next((spec for spec in specs if spec.name == layer), LayerSpec((layer,), {}))
+            known = (*spec.shapes, *spec.unread)
+            variables = [*known, *(f"array {n}" for n in range(len(known), len(weights)))]
             for variable, weight in zip(variables, weights, strict=False):
+                if variable in spec.unread:
+                    continue
                 key = "/".join((*spec.path, variable))
                 read = functools.partial(weight.__getitem__, ())
                 arrays[key] = Stored(weight.shape, weight.dtype.kind == "f", read)
         yield Contents(arrays, network.preprocess)
+
+
+def _named_as_ours(
+    found: dict[str, list[h5py.Dataset]], specs: list[LayerSpec]
+) -> dict[str, list[h5py.Dataset]]:
+    """The layers of a file under the names of `specs`.
+
+    Layers that Keras left unnamed it numbered, and names changed with its versions; it goes by the
+    order of layers alone. So do we for those whose names we do not know, if every shape fits.
+    """
+    names = {spec.name for spec in specs}
+    others = [layer for layer in found if layer not in names]
+    unnamed = [spec for spec in specs if spec.name not in found]
+    fits = len(others) == len(unnamed) and all(
+        len(found[layer]) == len(spec.shapes) + len(spec.unread)
+        and [weight.shape for weight in found[layer]][: len(spec.shapes)]
+        == list(spec.shapes.values())
+        for layer, spec in zip(others, unnamed, strict=True)
+    )
+    renamed = {layer: spec.name for layer, spec in zip(others, unnamed, strict=False) if fits}
+    return {renamed.get(layer, layer): weights for layer, weights in found.items()}
 
 
 @contextlib.contextmanager

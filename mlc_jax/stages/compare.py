@@ -22,7 +22,7 @@ from mlc_jax.data.labels import write_quarantine
 from mlc_jax.data.near_copies import group_images
 from mlc_jax.data.table import MISSING
 from mlc_jax.files.atomic import replacing, write_json
-from mlc_jax.files.workdir import claim, owned
+from mlc_jax.files.workdir import changes, claim, owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.report.page import write_report
@@ -41,7 +41,7 @@ from mlc_jax.training.contenders import (
 from mlc_jax.training.feeds import choose_backbone, feature_shape_of, open_features
 from mlc_jax.training.filling import VARIANTS, filling_rows
 from mlc_jax.training.parallel import Devices
-from mlc_jax.training.provenance import describe_run, run_inputs
+from mlc_jax.training.provenance import describe_run, row_inputs, run_inputs
 from mlc_jax.training.replay import leaky_fit
 
 KINDS = ("random", "by class")
@@ -62,7 +62,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     with owned(workdir):
         collection = without_filled(open_collection(config, cache_folder(), journal))
         backbone = choose_backbone(config, journal)
-        finished = claim(workdir, run_inputs(config, collection, backbone))
+        inputs = run_inputs(config, collection, backbone)
+        finished = claim(workdir, inputs, row_inputs(collection), accept=config.accept_changes)
+        for change in changes(workdir):
+            journal.warn(change)
         if finished is not None:
             journal.note(f"{workdir} holds this run, finished; nothing to do")
             show(finished, workdir, journal)

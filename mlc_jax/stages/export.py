@@ -21,11 +21,13 @@ from mlc_jax.files.digest import digest_file
 from mlc_jax.files.outputs import clear
 from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
-from mlc_jax.models.download import PUBLISHED
+from mlc_jax.models.backbones import Backbone
+from mlc_jax.models.published import PUBLISHED
 from mlc_jax.models.tuning import tuned_backbone
 from mlc_jax.models.weights import write_weights
 from mlc_jax.report.model_card import model_card
 from mlc_jax.training.classifier import trained_params
+from mlc_jax.training.feeds import load_configured
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.program import PLATFORMS, export_program, write_head
 from mlc_jax.training.provenance import without_paths
@@ -66,7 +68,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         params = trained_params(trained.classifier, which)
         clear(workdir, config.stage, (*FILES, DIGESTS))
         with journal.phase("export", 0, "files"):
-            backbone = tuned_backbone(trained.backbone, params)
+            backbone = tuned_backbone(_as_published(trained), params)
             write_weights(
                 workdir / "backbone.safetensors",
                 backbone.name,
@@ -108,6 +110,17 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             journal.line(f"{digests[name][:12]}…  {size:>12,} bytes  {workdir / name}")
         journal.line(f"digests {workdir / DIGESTS}, how to use it {workdir / 'README.md'}")
         return summary
+
+
+def _as_published(trained: TrainedRun) -> Backbone:
+    """The backbone with its batch norms where weight files have them, not folded."""
+    if not trained.backbone.folded:
+        return trained.backbone
+    config = trained.config.copy_and_resolve_references()
+    config.backbone.fold_batch_norm = False
+    given = config.backbone.weights
+    every = trained.backbone.random and "," not in given
+    return load_configured(config, "random" if every else given)
 
 
 def check_program(path: Path, trained: TrainedRun, which: str) -> float:

@@ -19,19 +19,22 @@ from mlc_jax.assess.guards import Guards, guard
 from mlc_jax.assess.metrics import reliability
 from mlc_jax.assess.out_of_fold import Judgement
 from mlc_jax.data.cells import write_cells
-from mlc_jax.data.collection import open_collection, without_filled
+from mlc_jax.data.collection import Collection, open_collection, without_filled
+from mlc_jax.data.folds import groups_of_copies
 from mlc_jax.data.labels import write_labels, write_quarantine
 from mlc_jax.data.table import MISSING, LabelTable, Source
 from mlc_jax.files.atomic import replacing, write_json
-from mlc_jax.files.workdir import claim, owned
+from mlc_jax.files.workdir import changes, claim, owned
 from mlc_jax.journal import Journal
+from mlc_jax.models.backbones import Backbone
 from mlc_jax.report.page import write_report
 from mlc_jax.report.terminal import show
 from mlc_jax.settings import cache_folder, resolve
-from mlc_jax.training.completion import Completion
+from mlc_jax.training.completion import Completion, deal_out, first_heads
 from mlc_jax.training.feeds import choose_backbone
 from mlc_jax.training.imputation import impute_collection
-from mlc_jax.training.provenance import describe_run, run_inputs
+from mlc_jax.training.provenance import describe_run, row_inputs, run_inputs
+from mlc_jax.training.rehearsal import Course, rehearse
 
 CALIBRATION = ("log_loss", "brier", "ece")
 
@@ -51,7 +54,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     with owned(workdir):
         collection = without_filled(open_collection(config, cache_folder(), journal))
         backbone = choose_backbone(config, journal)
-        finished = claim(workdir, run_inputs(config, collection, backbone))
+        if config.dry_run:
+            return dry_run(config, workdir, collection, backbone, journal)
+        inputs = run_inputs(config, collection, backbone)
+        finished = claim(workdir, inputs, row_inputs(collection), accept=config.accept_changes)
+        for change in changes(workdir):
+            journal.warn(change)
         if finished is not None:
             journal.note(f"{workdir} holds this run, finished; nothing to do")
             if not (workdir / "report.html").exists():
@@ -97,6 +105,25 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         write_report(workdir)
         show(summary, workdir, journal)
         return summary
+
+
+def dry_run(
+    config: ConfigDict, workdir: Path, collection: Collection, backbone: Backbone, journal: Journal
+) -> dict[str, Any]:
+    """Tries every phase of the run, and keeps nothing; see `rehearse`.
+
+    Near copies are found by their features, so here exact ones alone share a fold.
+    """
+    table = collection.table
+    values = np.where(table.human, table.values, np.int8(MISSING))
+    deal = deal_out(config, values, groups_of_copies(collection.images.digests))
+    heads = first_heads(config, values, deal)
+    course = Course(
+        tuple(head.rows for head in heads),
+        np.array([[head.label] for head in heads]),
+        max(head.stop.size for head in heads),
+    )
+    return rehearse(config, workdir, collection, backbone, course, journal)
 
 
 def warn_of_guards(

@@ -24,7 +24,7 @@ from mlc_jax.data.labels import write_quarantine
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import LabelsError, WorkdirError
 from mlc_jax.files.atomic import replacing, write_json
-from mlc_jax.files.workdir import claim, owned
+from mlc_jax.files.workdir import changes, claim, owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.report.page import write_report
@@ -34,10 +34,11 @@ from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.classifier import Classifier, save_classifier
 from mlc_jax.training.crossfit import unfit_reason
 from mlc_jax.training.feeds import choose_backbone, feature_shape_of, open_features
-from mlc_jax.training.jointfit import JointFit, Teaching, figures_as_one, joint_fit
+from mlc_jax.training.jointfit import JointFit, Teaching, figures_as_one, joint_fit, joint_samples
 from mlc_jax.training.loop import EpochFigures
 from mlc_jax.training.parallel import Devices
-from mlc_jax.training.provenance import describe_run, run_inputs
+from mlc_jax.training.provenance import describe_run, row_inputs, run_inputs
+from mlc_jax.training.rehearsal import Course, rehearse
 from mlc_jax.training.writer import MetricsWriter
 
 
@@ -56,8 +57,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     with owned(workdir):
         collection = open_collection(config, cache_folder(), journal)
         backbone = choose_backbone(config, journal)
+        if config.dry_run:
+            return dry_run(config, workdir, collection, backbone, journal)
         inputs = run_inputs(config, collection, backbone)
-        finished = claim(workdir, inputs)
+        finished = claim(workdir, inputs, row_inputs(collection), accept=config.accept_changes)
+        for change in changes(workdir):
+            journal.warn(change)
         if finished is not None:
             journal.note(f"{workdir} holds this run, finished; nothing to do")
             if not (workdir / "report.html").exists():
@@ -130,6 +135,25 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         return summary
 
 
+def dry_run(
+    config: ConfigDict, workdir: Path, collection: Collection, backbone: Backbone, journal: Journal
+) -> dict[str, Any]:
+    """Tries every phase of the run, and keeps nothing; see `rehearse`."""
+    table = collection.table
+    human = np.where(table.human, table.values, np.int8(MISSING))
+    groups = groups_of_copies(collection.images.digests)
+    division = divide(groups, human, config.test_fraction, config.folds, config.seed)
+    unfit = say_unfit(table.names, human, division, journal)
+    fitted = [column for column in range(len(table.names)) if column not in unfit]
+    samples = joint_samples(config, human[:, fitted], division.held_in, division.splits)
+    course = Course(
+        samples,
+        np.tile(fitted, (len(samples), 1)),
+        max(split.stop.size for split in division.splits),
+    )
+    return rehearse(config, workdir, collection, backbone, course, journal)
+
+
 def adopt_source(config: ConfigDict, journal: Journal) -> ConfigDict:
     """Takes the table of the last impute run, and its way of seeing images, where none is given.
 
@@ -152,6 +176,7 @@ def adopt_source(config: ConfigDict, journal: Journal) -> ConfigDict:
             "features.views": source["features"]["views"],
             "backbone.name": source["backbone"]["name"],
             "backbone.weights": source["backbone"]["weights"],
+            "backbone.layer": source["backbone"]["layer"],
             "head.name": source["head"]["name"],
         }
     except (ValueError, KeyError, TypeError) as error:

@@ -39,7 +39,7 @@ from mlc_jax.report.terminal import show_changes
 from mlc_jax.report.thumbnails import SMALLEST, Thumbnail, fitting_thumbnails
 from mlc_jax.settings import cache_folder
 from mlc_jax.training.cell_maps import cell_maps, map_source
-from mlc_jax.training.feeds import make_spec
+from mlc_jax.training.feeds import stored_spec
 from mlc_jax.training.impute_run import ImputeRun, open_impute, restore, restore_heads
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.provenance import plain
@@ -244,7 +244,7 @@ def seen_by_the_model(
     """
     restored = restore(source, journal)
     images = restored.collection.images
-    spec = make_spec(restored.config, restored.backbone)
+    spec = stored_spec(restored.config, restored.backbone, cache_folder())
     shape = feature_shape(restored.backbone, spec)
     store = FeatureStore(cache_folder(), spec, shape, journal.warn)
     # A run without the cache may have tuned its backbone, which is then another for every head.

@@ -1,6 +1,6 @@
 """Features that the devices hold: an epoch is one compiled program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -28,10 +28,14 @@ class CachedFeatures:
     Args:
       features: host array.
       devices: what holds them and runs the programs.
+      filenames: of the N images.
     """
 
-    def __init__(self, features: np.ndarray, devices: Devices) -> None:
+    def __init__(
+        self, features: np.ndarray, devices: Devices, filenames: Sequence[str] = ()
+    ) -> None:
         self._host, self._devices = features, devices
+        self.filenames = filenames or [f"row {row}" for row in range(len(features))]
         self._replicated = devices.replicate(features)
 
     @cached_property
@@ -71,8 +75,7 @@ class CachedFeed:
                     inputs = features[plan.rows, plan.views]
                     return step(state, frozen, take_batch(inputs, cells, plan, state.step))
 
-                state, sums = jax.lax.scan(one, state, plan)
-                return state, jax.tree.map(lambda s: s.sum(axis=0), sums)
+                return jax.lax.scan(one, state, plan)
 
             return train_epoch
 

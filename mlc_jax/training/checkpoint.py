@@ -6,19 +6,33 @@ a digest of its own. A checkpoint that does not match is never used; the one bef
 bad one is named.
 """
 
+import contextlib
+import io
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from mlc_jax.errors import CheckpointError
+from mlc_jax.errors import CheckpointError, WorkdirError
 from mlc_jax.files.digest import digest_arrays, digest_bytes, digest_json
 
 Tree = TypeVar("Tree")
+
+# Orbax's description of a step, as version 0.12 writes it.
+_DESCRIPTION: dict[str, Any] = {
+    "item_handlers": dict,
+    "metrics": dict,
+    "performance_metrics": dict,
+    "init_timestamp_nsecs": int,
+    "commit_timestamp_nsecs": int,
+    "custom_metadata": dict,
+}
 
 
 def _arrays(tree: Any) -> dict[str, np.ndarray]:
@@ -44,11 +58,18 @@ class Checkpoints:
     def __init__(self, folder: Path, inputs: Any) -> None:
         self._inputs = digest_json(inputs)
         self._folder = folder.resolve()
-        self._orbax = ocp.training.Checkpointer(
-            self._folder,
-            preservation_policy=ocp.training.preservation_policies.LatestN(2),
-            cleanup_tmp_directories=True,
-        )
+        self._failed = False
+        self._strange = _set_strange_aside(self._folder)
+        try:
+            self._orbax = ocp.training.Checkpointer(
+                self._folder,
+                preservation_policy=ocp.training.preservation_policies.LatestN(2),
+                cleanup_tmp_directories=True,
+            )
+        except Exception as error:  # it reads every step, and raises whatever that led it to
+            raise CheckpointError(
+                f"{self._folder} cannot be used ({_reason(error)}); choose another --workdir"
+            ) from error
 
     def save(self, epoch: int, state: Any, progress: dict[str, Any]) -> None:
         """Saves the state as it is after `epoch` epochs.
@@ -57,19 +78,32 @@ class Checkpoints:
           epoch: epochs done; names the checkpoint.
           state: tree of arrays.
           progress: JSON that belongs to the state (early stopping, position in the plans).
+
+        Raises:
+          WorkdirError: it cannot be written; the checkpoints before it stay.
         """
         record = json.dumps(
             {
                 "inputs": self._inputs,
+                "epoch": epoch,
                 "structure": _structure(state),
                 "arrays": digest_arrays(_arrays(state)),
                 "progress": progress,
             }
         )
         meta = {"record": record, "digest": digest_bytes(record.encode())}
-        self._orbax.save_checkpointables(
-            epoch, {"state": jax.device_get(state), "meta": meta}, overwrite=True
-        )
+        tree = {"state": jax.device_get(state), "meta": meta}
+        try:
+            with _quiet():
+                self._orbax.save_checkpointables(epoch, tree, overwrite=True)
+        except Exception as error:  # of its own threads and of what writes the arrays, many kinds
+            self._failed = True
+            for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
+            raise WorkdirError(
+                f"{self._folder}/{epoch} cannot be written ({_reason(error)}); free space or "
+                "choose another --workdir; the checkpoint before is whole"
+            ) from error
 
     def restore_latest(
         self, like: Tree, warn: Callable[[str], None]
@@ -84,6 +118,8 @@ class Checkpoints:
         Raises:
           CheckpointError: a checkpoint of other inputs or of another structure, or none intact.
         """
+        for name in self._strange:
+            warn(f"{self._folder}/{name} was no whole checkpoint of this version; it is set aside")
         steps = sorted((c.step for c in self._orbax.checkpoints), reverse=True)
         damaged = []
         for step in steps:
@@ -114,6 +150,8 @@ class Checkpoints:
         if not intact:
             raise _DamagedError("its record does not match its digest")
         record = json.loads(text)
+        if record["epoch"] != step:
+            raise _DamagedError(f"it is a copy of that of epoch {record['epoch']}")
         if record["inputs"] != self._inputs:
             raise CheckpointError(
                 f"{self._folder}/{step} was made from other inputs; choose another --workdir"
@@ -137,7 +175,65 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for what is under way and lets go of the folder."""
-        self._orbax.close()
+        try:
+            with _quiet():
+                self._orbax.close()
+        except Exception:
+            # A save that failed is told of once more here, in place of our own word on it.
+            if not self._failed:
+                raise
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what Orbax's threads say of a failed save off the screen: what it raises says it too.
+
+    With --verbosity=1 they are heard.
+    """
+    verbosity = logging.get_verbosity()
+    if verbosity >= 0:
+        yield
+        return
+    logging.set_verbosity(logging.FATAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _set_strange_aside(folder: Path) -> list[str]:
+    """Renames steps whose description Orbax would fail at, one and all; gives their former names.
+
+    Half a step, damage, or a newer version's: it reads the descriptions of all steps when it
+    begins, and one that it cannot read would keep it from the others.
+    """
+    strange = []
+    for step in sorted(folder.glob("[0-9]*")) if folder.is_dir() else []:
+        if not (step.name.isdecimal() and step.is_dir()):
+            continue
+        try:
+            described = json.loads((step / "_CHECKPOINT_METADATA").read_text())
+            known = described.keys() <= _DESCRIPTION.keys() and all(
+                isinstance(described[key], _DESCRIPTION[key]) for key in described
+            )
+        except (OSError, ValueError, AttributeError):
+            known = False
+        if not known:
+            number = sum(1 for _ in folder.glob(f"strange-{step.name}*"))
+            step.rename(folder / f"strange-{step.name}-{number}")
+            strange.append(step.name)
+    return strange
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said where it did, else the first line of the error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 class _DamagedError(Exception):

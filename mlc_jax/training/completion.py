@@ -94,6 +94,17 @@ def deal_out(config: ConfigDict, values: np.ndarray, groups: np.ndarray) -> Deal
     return Deal(fold_of, tuple(splits), reasons)
 
 
+def fitted_labels(values: np.ndarray, deal: Deal) -> list[int]:
+    """The columns that can be fitted."""
+    return [column for column in range(values.shape[1]) if column not in deal.unfit]
+
+
+def first_heads(config: ConfigDict, values: np.ndarray, deal: Deal) -> tuple[Head, ...]:
+    """The heads of the first fit, before any self-training."""
+    ratio = config.oversample_ratio if config.oversample == "label" else 0.0
+    return make_heads(values, fitted_labels(values, deal), deal.splits, ratio)
+
+
 def complete(
     config: ConfigDict,
     values: np.ndarray,
@@ -119,8 +130,7 @@ def complete(
       on_epoch: told (round, figures, heads).
       warn: told of damaged checkpoints.
     """
-    labels = [column for column in range(values.shape[1]) if column not in deal.unfit]
-    ratio = config.oversample_ratio if config.oversample == "label" else 0.0
+    labels = fitted_labels(values, deal)
     rounds = config.impute.rounds if len(labels) else 0
 
     def fit_round(number: int, lesson: Lesson, heads: tuple[Head, ...]) -> CrossFit:
@@ -144,7 +154,7 @@ def complete(
             if checkpoints is not None:
                 checkpoints.close()
 
-    fitted = fit_round(0, human_lesson(values), make_heads(values, labels, deal.splits, ratio))
+    fitted = fit_round(0, human_lesson(values), first_heads(config, values, deal))
     logits, by_split = fitted.logits.copy(), fitted.by_split.copy()
     model_round = np.zeros(values.shape[1], np.int64)
     told: list[dict[int, Gain]] = []

@@ -20,7 +20,7 @@ from mlc_jax.models.heads import HeadStack
 from mlc_jax.models.tuning import Trained
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.features import Cells, Features
-from mlc_jax.training.loop import Course, EpochFigures, fit
+from mlc_jax.training.loop import Course, EpochFigures, check_logits, fit
 from mlc_jax.training.optimizers import backbone_rate, make_optimizer
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.standards import freeze
@@ -209,19 +209,19 @@ def cross_fit(
         seed=config.seed,
         patience=config.patience,
         save_every=config.save_every,
+        filenames=features.filenames,
     )
     fitted = fit(course, feed, frozen, cells, devices, checkpoints, on_epoch, warn)
 
     everyone = np.arange(len(values))
     asked = tuple(everyone if ask_all else head.split.predict for head in heads)
-    batch = config.batch_size
-    answers = np.mean(
-        [
-            by_head(feed.logits(fitted.params, frozen, cells, plan_of_rows(asked, batch, view)))
-            for view in range(config.features.views + 1)
-        ],
-        axis=0,
-    )
+    seen = [
+        plan_of_rows(asked, config.batch_size, view) for view in range(config.features.views + 1)
+    ]
+    by_view = [feed.logits(fitted.params, frozen, cells, plan) for plan in seen]
+    for logits, plan in zip(by_view, seen, strict=True):
+        check_logits(logits, plan, features.filenames)
+    answers = np.mean([by_head(logits) for logits in by_view], axis=0)
     total, times = np.zeros(values.shape), np.zeros(values.shape)
     by_split = np.full((own_split.max() + 1 if ask_all else 0, *values.shape), np.nan)
     for head, rows, own in zip(heads, asked, answers, strict=True):

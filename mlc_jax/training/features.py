@@ -1,6 +1,6 @@
 """What training asks of the features of a data set, and what the sources of them share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from mlc_jax.data.sampling import Plan
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.features import Extract, FeatureSpec, features_of
 from mlc_jax.models.tuning import Params, Trained
+from mlc_jax.models.winograd import with_winograd
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.step import (
     Batch,
@@ -53,7 +54,7 @@ class Feed(Protocol):
     def train_epoch(
         self, state: TrainState, frozen: Frozen, cells: Cells, plan: Plan
     ) -> tuple[TrainState, Sums]:
-        """One epoch; the sums are over all its steps."""
+        """One epoch; the sums of each of its steps, [steps, heads] each."""
 
     def logits(self, params: Trained, frozen: Frozen, cells: Cells, plan: Plan) -> np.ndarray:
         """Logits of the planned rows, float32 [steps, heads, batch, outputs]."""
@@ -65,6 +66,10 @@ class Features(Protocol):
     @property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and mean square over views and space, float64 [N, C] each."""
+
+    @property
+    def filenames(self) -> Sequence[str]:
+        """Of the N images, to name one of them by."""
 
     def feed(self, recipe: Recipe) -> Feed:
         """Gives the features to the heads of a recipe."""
@@ -130,6 +135,7 @@ def gathered(array: jax.Array, axis_name: str | None, axis: int) -> jax.Array:
 
 def extractor(backbone: Backbone, spec: FeatureSpec, devices: Devices) -> Extract:
     """Compiles the backbone over all devices: uint8 [B, H, W, 3] to features [B, h, w, C]."""
+    backbone = with_winograd(backbone, spec.algorithm.winograd)
 
     def build(axis_name: str | None) -> Callable[..., Any]:
         def run(params: Any, images: jax.Array) -> jax.Array:
@@ -137,4 +143,4 @@ def extractor(backbone: Backbone, spec: FeatureSpec, devices: Devices) -> Extrac
 
         return run
 
-    return partial(devices.wrap(build, (None, 0)), devices.replicate(backbone.params))
+    return partial(devices.wrap(build, (None, 0), apart=True), devices.replicate(backbone.params))

@@ -4,6 +4,8 @@ Both sources give the same features for the same (row, view), so a run may use e
 the backbone at every step.
 """
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,20 +14,23 @@ from ml_collections import ConfigDict
 from mlc_jax.data.augment import Augmentation
 from mlc_jax.data.dataset import ImageSet
 from mlc_jax.data.pipeline import Views
-from mlc_jax.errors import WeightsError
+from mlc_jax.errors import ConfigError, WeightsError
 from mlc_jax.journal import Journal
+from mlc_jax.models.algorithms import choose_algorithm, stored_algorithm
 from mlc_jax.models.backbones import Backbone, load_backbone
 from mlc_jax.models.features import (
     FeatureSpec,
     FeatureStore,
     feature_shape,
 )
+from mlc_jax.models.joining import joined_on_host
 from mlc_jax.models.tuning import split_params
 from mlc_jax.settings import is_demo
 from mlc_jax.training.cached import CachedFeatures
 from mlc_jax.training.features import Features, extractor
 from mlc_jax.training.online import OnlineFeatures
 from mlc_jax.training.parallel import Devices
+from mlc_jax.training.streamed import StreamedFeatures
 
 
 def make_spec(config: ConfigDict, backbone: Backbone) -> FeatureSpec:
@@ -41,12 +46,26 @@ def make_spec(config: ConfigDict, backbone: Backbone) -> FeatureSpec:
         brightness=tuple(augment.brightness),
     )
     return FeatureSpec(
-        backbone=(backbone.name, backbone.digest),
+        backbone=backbone.key,
         image_size=tuple(config.data.image_size),
         pooled=config.head.name == "linear",
         dtype=config.features.dtype,
         views=Views(augmentation, config.seed, config.features.views),
     )
+
+
+def stored_spec(config: ConfigDict, backbone: Backbone, cache: Path) -> FeatureSpec:
+    """What the features of a run are that this machine has in its store, or would make by default.
+
+    Args:
+      config: the run's configuration.
+      backbone: one network; several have a store each.
+      cache: the folder of caches.
+    """
+    spec = make_spec(config, backbone)
+    if jax.default_backend() == "cpu" and config.features.measure and not backbone.parts:
+        spec = replace(spec, algorithm=stored_algorithm(backbone, spec.image_size, cache))
+    return spec
 
 
 def open_features(
@@ -59,7 +78,6 @@ def open_features(
 ) -> Features:
     """Prepares the features that the configuration asks for; extracts those that are missing."""
     spec = make_spec(config, backbone)
-    batch_size = config.features.batch_size or passes_per_call(spec.image_size, devices)
     trainable = config.backbone.trainable
     if not config.features.cache:
         journal.note("features.cache=false: the backbone runs inside every step")
@@ -69,22 +87,65 @@ def open_features(
                 f"backbone.trainable={trainable}: {tuned:,} parameters of {backbone.name} are "
                 "trained, a copy for every head"
             )
+        batch_size = config.features.batch_size or passes_per_call(spec.image_size, devices)
         return OnlineFeatures(images, backbone, spec, batch_size, trainable, devices)
+    stores = []
+    for part in backbone.parts or (backbone,):
+        own = replace(spec, backbone=part.key)
+        stores.append(_filled_store(config, images, part, own, devices, cache, journal))
+    room = round(config.features.memory * devices.memory())
+    needed = len(images) * sum(store.bytes_per_image for store in stores)
+    if needed > room:
+        told = (
+            f"features take {needed / 1e9:.1f} GB, more than features.memory="
+            f"{config.features.memory} of what there is"
+        )
+        if len(stores) > 1:
+            raise ConfigError(
+                f"{told}; give one backbone, whose features can be read from disk, fewer "
+                "features.views, or a larger config.features.memory"
+            )
+        journal.note(f"{told}: read from disk step by step")
+        return StreamedFeatures(
+            stores[0].reader(images), devices, images.filenames, partial(journal.wait, "features")
+        )
+    with journal.phase("load features", len(images), "images") as advance:
+        loaded = [store.load(images) for store in stores]
+        features = loaded[0] if len(loaded) == 1 else joined_on_host(loaded)
+        advance(len(images))
+    return CachedFeatures(features, devices, images.filenames)
+
+
+def _filled_store(
+    config: ConfigDict,
+    images: ImageSet,
+    backbone: Backbone,
+    spec: FeatureSpec,
+    devices: Devices,
+    cache: Path,
+    journal: Journal,
+) -> FeatureStore:
+    """The store of one backbone's features, in which none of the images is missing."""
+    batch_size = config.features.batch_size or passes_per_call(spec.image_size, devices)
+    if devices.platform == "cpu" and config.features.measure:
+        algorithm = choose_algorithm(backbone, spec.image_size, cache, journal)
+        spec = replace(spec, algorithm=algorithm)
+        batch_size = config.features.batch_size or algorithm.batch_size or batch_size
     store = FeatureStore(cache, spec, feature_shape(backbone, spec), journal.warn)
     missing = len(store.missing(images))
     held = len(set(images.digests)) - missing
     if held:
-        journal.note(f"feature cache: {held} images are there already, {missing} to extract")
+        journal.note(
+            f"feature cache: {held} images of {backbone.name} are there already, "
+            f"{missing} to extract"
+        )
     if missing:
         extract = extractor(backbone, spec, devices)
         with journal.phase(
             "extract features", missing * (spec.views.augmented + 1), "views"
         ) as advance:
             store.extract(images, extract, batch_size, advance)
-    with journal.phase("load features", len(images), "images") as advance:
-        features = store.load(images)
-        advance(len(images))
-    return CachedFeatures(features, devices)
+    return store
 
 
 def passes_per_call(image_size: tuple[int, int], devices: Devices) -> int:
@@ -100,23 +161,36 @@ def feature_shape_of(config: ConfigDict, backbone: Backbone) -> tuple[int, int, 
     return feature_shape(backbone, make_spec(config, backbone))
 
 
+def load_configured(config: ConfigDict, weights: str) -> Backbone:
+    """The backbone that a configuration describes, with the given weights.
+
+    Raises:
+      ConfigError, WeightsError: as `load_backbone`.
+    """
+    own = config.backbone
+    # What is trained are the parameters as they are published, not what folding makes of them.
+    fold = own.fold_batch_norm and own.trainable == "none"
+    return load_backbone(own.name, weights, layer=own.layer, fold=fold, seed=config.seed)
+
+
 def choose_backbone(config: ConfigDict, journal: Journal) -> Backbone:
     """Loads the backbone; only the embedded demo may do without its ImageNet weights.
 
     Raises:
       WeightsError: the weights cannot be had; the message says where to put them.
     """
-    name, weights = config.backbone.name, config.backbone.weights
+    weights = config.backbone.weights
     try:
-        backbone = load_backbone(name, weights, seed=config.seed)
+        backbone = load_configured(config, weights)
     except WeightsError as error:
         if weights != "imagenet" or not is_demo(config):
             raise
         journal.note(str(error))
-        backbone = load_backbone(name, "random", seed=config.seed)
-    if backbone.random:
-        journal.warn(
-            f"{name} has RANDOM weights: nothing in it was ever learned, and results on real "
-            "photographs would be worse than ImageNet weights give"
-        )
+        backbone = load_configured(config, "random")
+    for part in backbone.parts or (backbone,):
+        if part.random:
+            journal.warn(
+                f"{part.name} has RANDOM weights: nothing in it was ever learned, and results on "
+                "real photographs would be worse than ImageNet weights give"
+            )
     return backbone

@@ -31,7 +31,7 @@ from mlc_jax.models.tuning import Trained
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.crossfit import by_head
 from mlc_jax.training.features import Cells, Features
-from mlc_jax.training.loop import Course, EpochFigures, fit
+from mlc_jax.training.loop import Course, EpochFigures, check_logits, fit
 from mlc_jax.training.optimizers import backbone_rate, make_optimizer
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.standards import freeze
@@ -86,6 +86,14 @@ def sample(config: ConfigDict, rows: np.ndarray, labels: np.ndarray) -> HeadRows
     return as_they_are(rows)
 
 
+def joint_samples(
+    config: ConfigDict, human: np.ndarray, held_in: np.ndarray, splits: Sequence[Split]
+) -> tuple[HeadRows, ...]:
+    """The rows of every sibling, and last those of the classifier; see `joint_fit`."""
+    train = [*(split.train for split in splits), held_in]
+    return tuple(sample(config, rows, human[rows]) for rows in train)
+
+
 def joint_fit(
     config: ConfigDict,
     teaching: Teaching,
@@ -110,7 +118,7 @@ def joint_fit(
     """
     labels_count = teaching.human.shape[1]
     train = [*(split.train for split in splits), held_in]
-    samples = tuple(sample(config, rows, teaching.human[rows]) for rows in train)
+    samples = joint_samples(config, teaching.human, held_in, splits)
     plans = PlanSource(
         samples, config.batch_size, config.features.views, config.epochs, config.seed
     )
@@ -149,14 +157,16 @@ def joint_fit(
         seed=config.seed,
         patience=config.patience,
         save_every=config.save_every,
+        filenames=features.filenames,
     )
     fitted = fit(course, feed, frozen, cells, devices, checkpoints, on_epoch, warn)
 
     everything = np.arange(len(teaching.human))
     asked = (*(split.predict for split in splits), everything)
-    answers = by_head(
-        feed.logits(fitted.params, frozen, cells, plan_of_rows(asked, config.batch_size))
-    )
+    asked_plan = plan_of_rows(asked, config.batch_size)
+    logits = feed.logits(fitted.params, frozen, cells, asked_plan)
+    check_logits(logits, asked_plan, features.filenames)
+    answers = by_head(logits)
     shifts = [own.log_odds_shift(teaching.human[own.rows]) for own in samples]
     out_of_fold = np.full(teaching.human.shape, np.nan)
     for rows, own, shift in zip(asked[:-1], answers, shifts, strict=False):

@@ -1,6 +1,7 @@
 """The training loop of a stack of heads: epochs, early stopping, checkpoints, in that order."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,15 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlc_jax.data.delimited import shown
 from mlc_jax.data.pipeline import PlanIterator
 from mlc_jax.data.sampling import Plan, PlanSource
 from mlc_jax.errors import NumericsError
+from mlc_jax.interrupt import check, deferred, requested
 from mlc_jax.models.tuning import Trained
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.early_stopping import EarlyStopping
 from mlc_jax.training.features import Cells, Feed
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.step import Frozen, Recipe, end_epoch, init_state
+
+NAMED = 64
+SAVE_SECONDS = 30.0
+"""An epoch that ends so long after the last checkpoint is saved, whatever its number."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ class Course:
         each [heads].
       seed: seed of the initial parameters.
       patience: epochs without improvement before a head stops.
-      save_every: epochs between checkpoints.
+      save_every: epochs between checkpoints; fewer where they take long, see `SAVE_SECONDS`.
+      filenames: of all rows, for the message when something is not finite.
     """
 
     recipe: Recipe
@@ -63,6 +71,7 @@ class Course:
     seed: int
     patience: int
     save_every: int
+    filenames: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,8 @@ def fit(
 ) -> Fitted:
     """Trains until every head has stopped or the epochs are over; goes on from a checkpoint.
 
+    A signal is heard at the end of the epoch in progress, behind a checkpoint of it.
+
     Args:
       course, feed, frozen, cells, devices: what is trained, on what, by what.
       checkpoints: where the state is saved; the newest intact one is continued. None for a fit that
@@ -95,7 +106,9 @@ def fit(
       warn: told of damaged checkpoints.
 
     Raises:
-      NumericsError: a loss that is not finite; the checkpoints stay as they were.
+      NumericsError: a loss, gradient, logit or metric that is not finite; names the images it came
+        from, and the checkpoints stay as they were.
+      Interrupted: a signal; what was done is saved.
     """
     heads = len(course.plans.heads)
     state = init_state(course.recipe, feed.init(course.seed, heads))
@@ -112,34 +125,88 @@ def fit(
     # A copy, since donating a replicated array may delete the array it was made from.
     state = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))(devices.replicate(state))
     finish = jax.jit(lambda *args: end_epoch(course.recipe.optimizer, *args), donate_argnums=0)
-    for epoch in range(first, course.plans.epochs):
-        if not stopping.active.any():
-            break
-        active, scale = stopping.active, np.asarray(state.plateau.scale)
-        state, sums = feed.train_epoch(state, frozen, cells, next(plans))
-        logits = feed.logits(state.params, frozen, cells, course.stop)
-        loss_sum, loss_count, correct, known = (np.asarray(part, np.float64) for part in sums)
-        if not (np.isfinite(loss_sum).all() and np.isfinite(logits).all()):
-            raise NumericsError(
-                f"the loss is not finite in epoch {epoch}; lower config.optimizer.learning_rate"
+    saved = time.monotonic()
+    with deferred():
+        for epoch in range(first, course.plans.epochs):
+            if not stopping.active.any():
+                break
+            active, scale = stopping.active, np.asarray(state.plateau.scale)
+            plan = next(plans)
+            state, sums = feed.train_epoch(state, frozen, cells, plan)
+            check_steps(np.asarray(sums.broken), epoch, plan, course.filenames)
+            logits = feed.logits(state.params, frozen, cells, course.stop)
+            check_logits(logits, course.stop, course.filenames)
+            loss, accuracy, auc = course.stop_figures(logits)
+            if not (np.isfinite(loss).all() and np.isfinite(accuracy).all()):
+                raise NumericsError(
+                    f"the loss on the stop folds is not finite in epoch {epoch}; lower "
+                    "config.optimizer.learning_rate"
+                )
+            loss_sum, loss_count, correct, known, _ = (
+                np.asarray(part, np.float64).sum(axis=0) for part in sums
             )
-        loss, accuracy, auc = course.stop_figures(logits)
-        improved = stopping.update(epoch, auc, loss)
-        state = finish(
-            state,
-            jnp.asarray(loss, jnp.float32),
-            jnp.asarray(improved),
-            jnp.asarray(stopping.active),
-        )
-        on_epoch(
-            EpochFigures(
-                epoch, loss_sum / loss_count, correct / known, loss, accuracy, auc, scale, active
+            improved = stopping.update(epoch, auc, loss)
+            state = finish(
+                state,
+                jnp.asarray(loss, jnp.float32),
+                jnp.asarray(improved),
+                jnp.asarray(stopping.active),
             )
-        )
-        over = epoch + 1 == course.plans.epochs or not stopping.active.any()
-        if checkpoints is not None and (over or (epoch + 1) % course.save_every == 0):
-            checkpoints.save(epoch + 1, state, _progress(stopping, plans))
+            train_loss, train_accuracy = loss_sum / loss_count, correct / known
+            on_epoch(
+                EpochFigures(epoch, train_loss, train_accuracy, loss, accuracy, auc, scale, active)
+            )
+            over = epoch + 1 == course.plans.epochs or not stopping.active.any()
+            due = (epoch + 1) % course.save_every == 0 or time.monotonic() - saved > SAVE_SECONDS
+            if checkpoints is not None and (over or due or requested()):
+                checkpoints.save(epoch + 1, state, _progress(stopping, plans))
+                saved = time.monotonic()
+            check()
     return Fitted(state.best_params, stopping, state.params)
+
+
+def check_steps(broken: np.ndarray, epoch: int, plan: Plan, filenames: Sequence[str]) -> None:
+    """Finds the first step whose loss or gradient was not finite.
+
+    Args:
+      broken: float32 [steps, heads], see `Sums`.
+      epoch: its number, for the message.
+      plan: of the epoch.
+      filenames: of all rows.
+
+    Raises:
+      NumericsError: there is one; names the images of the batch.
+    """
+    if not broken.any():
+        return
+    step, head = (int(place[0]) for place in np.nonzero(broken))
+    rows = plan.rows[step, head][plan.mask[step, head]]
+    raise NumericsError(
+        f"the loss or a gradient is not finite in epoch {epoch}, step {step}, head {head}; lower "
+        f"config.optimizer.learning_rate, or look at its images: {_named(rows, filenames)}"
+    )
+
+
+def check_logits(logits: np.ndarray, plan: Plan, filenames: Sequence[str]) -> None:
+    """Raises NumericsError, naming images, where logits are not finite.
+
+    Args:
+      logits: [steps, heads, batch, outputs].
+      plan: of the rows they belong to.
+      filenames: of all rows.
+    """
+    broken = ~np.isfinite(logits).all(axis=-1) & plan.mask
+    if broken.any():
+        raise NumericsError(
+            "logits are not finite; lower config.optimizer.learning_rate, or look at the images: "
+            f"{_named(plan.rows[broken], filenames)}"
+        )
+
+
+def _named(rows: np.ndarray, filenames: Sequence[str]) -> str:
+    names = [shown(filenames[row]) for row in dict.fromkeys(rows.tolist())]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _progress(stopping: EarlyStopping, plans: PlanIterator) -> dict[str, Any]:

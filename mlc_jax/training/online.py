@@ -4,7 +4,7 @@ The images of each step are read through the pipeline. For the same (row, view) 
 features as the store holds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -80,6 +80,11 @@ class OnlineFeatures:
         means, squares = zip(*pieces, strict=True)
         return np.concatenate(means), np.concatenate(squares)
 
+    @property
+    def filenames(self) -> Sequence[str]:
+        """See `Features`."""
+        return self.images.filenames
+
     def feed(self, recipe: Recipe) -> "OnlineFeed":
         """See `Features`."""
         return OnlineFeed(self, recipe)
@@ -142,13 +147,12 @@ class OnlineFeed:
         self, state: TrainState, frozen: Frozen, cells: Cells, plan: Plan
     ) -> tuple[TrainState, Sums]:
         """See `Feed`."""
-        total: Sums | None = None
+        sums = []
         for step, images in enumerate(self._images(plan)):
             part = jax.tree.map(lambda array, step=step: array[step], plan)
-            state, sums = self._train_step(state, frozen, cells, images, part)
-            total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-        assert total is not None
-        return state, total
+            state, own = self._train_step(state, frozen, cells, images, part)
+            sums.append(own)
+        return state, jax.tree.map(lambda *steps: jnp.stack(steps), *sums)
 
     def logits(self, params: Trained, frozen: Frozen, cells: Cells, plan: Plan) -> np.ndarray:
         """See `Feed`."""

@@ -4,6 +4,7 @@ Both cut the batch axis into equal, contiguous parts, one per device, in the sam
 sees the same samples in the same order under either.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -38,6 +39,16 @@ class Devices:
             (self.count,), (AXIS,), axis_types=(AxisType.Auto,), devices=self._devices
         )
 
+    def memory(self) -> int:
+        """Bytes that arrays may take: of the machine on a CPU, else of the smallest device.
+
+        What there is, not what is free: the choice made by it must be the same when a run goes on.
+        """
+        limits = [(device.memory_stats() or {}).get("bytes_limit") for device in self._devices]
+        if self.platform != "cpu" and all(limits):
+            return min(int(limit) for limit in limits if limit)
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
     def replicate(self, tree: Any) -> Any:
         """Copies a tree of arrays to every device, once, before the loop."""
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
@@ -47,6 +58,8 @@ class Devices:
         build: Callable[[str | None], Callable[..., Any]],
         batch_axes: tuple[int | None, ...],
         donate: tuple[int, ...] = (),
+        *,
+        apart: bool = False,
     ) -> Callable[..., Any]:
         """Compiles a function for all devices.
 
@@ -57,11 +70,16 @@ class Devices:
             arguments that every device gets whole. The axis is padded with zeros to a multiple of
             the number of devices, so a zero must mean padding (a mask that is false).
           donate: arguments whose buffers the results may take over.
+          apart: under jit too, each device runs the function on its own part and `build` gets the
+            name of the axis: for functions that the compiler cannot cut, such as loops over parts
+            of the batch.
 
         Returns:
           A function of the same arguments, host or device arrays, giving replicated device arrays.
         """
-        if self.kind == "jit":
+        if self.kind == "jit" and apart and self.count > 1:
+            inner = self._jit_apart(build(AXIS), batch_axes)
+        elif self.kind == "jit":
             inner = self._jit(build(None), batch_axes, donate)
         else:
             inner = self._pmap(build(AXIS), batch_axes, donate)
@@ -92,6 +110,19 @@ class Devices:
         return jax.jit(
             function, in_shardings=shardings, out_shardings=replicated, donate_argnums=donate
         )
+
+    def _jit_apart(
+        self, function: Callable[..., Any], batch_axes: tuple[int | None, ...]
+    ) -> Callable[..., Any]:
+        specs = tuple(
+            PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, AXIS)
+            for axis in batch_axes
+        )
+        # What is gathered is the same on every device, which the check cannot see.
+        mapped = jax.shard_map(
+            function, mesh=self._mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
+        )
+        return jax.jit(mapped)
 
     def _pmap(
         self,

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from mlc_jax import __version__
 from mlc_jax.data.collection import Collection
 from mlc_jax.files.digest import digest_json
+from mlc_jax.files.workdir import Row
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.settings import is_demo
@@ -30,11 +31,24 @@ def run_inputs(config: ConfigDict, collection: Collection, backbone: Backbone) -
     }
 
 
+def row_inputs(collection: Collection) -> list[Row]:
+    """What decides each row, so that a change between two runs can be named."""
+    table = collection.table
+    return [
+        (name, digest[:16], ",".join("" if value < 0 else str(value) for value in values))
+        for name, digest, values in zip(
+            table.filenames, collection.images.digests, table.values.tolist(), strict=True
+        )
+    ]
+
+
 def without_paths(config: ConfigDict) -> dict[str, Any]:
     """A configuration as JSON, without the paths of what it was run on."""
     keys = plain(config)
     for group, key in (("data", "labels"), ("data", "images"), ("backbone", "weights")):
         del keys[group][key]
+    for key in ("accept_changes", "dry_run"):
+        keys.pop(key, None)
     return keys
 
 
@@ -99,6 +113,7 @@ def describe_circumstances(
         "notes": journal.notes,
         "seconds": journal.seconds,
         "rates": journal.rates,
+        "seconds_to_first": journal.first,
         "peak_memory_mb": round(peak_kib / 1024),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
         "versions": {"mlc_jax": __version__, "python": platform.python_version()}

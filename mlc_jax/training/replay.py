@@ -83,6 +83,7 @@ def leaky_fit(
         seed=config.seed,
         patience=config.epochs + 1,
         save_every=config.epochs,
+        filenames=features.filenames,
     )
     fitted = fit(course, feed, frozen, cells, devices, None, lambda _: None, lambda _: None)
     plan = plan_of_rows((validation,), config.batch_size)

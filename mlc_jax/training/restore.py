@@ -13,10 +13,11 @@ from ml_collections import ConfigDict
 from mlc_jax.errors import CheckpointError, MlcError, WeightsError
 from mlc_jax.files.digest import digest_arrays
 from mlc_jax.journal import Journal
-from mlc_jax.models.backbones import Backbone, load_backbone
+from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.features import FeatureSpec
 from mlc_jax.models.heads import HeadStack
 from mlc_jax.models.tuning import split_params, tuned_backbone
+from mlc_jax.settings import cache_folder
 from mlc_jax.training.classifier import (
     DECISION,
     Classifier,
@@ -25,7 +26,13 @@ from mlc_jax.training.classifier import (
     trained_params,
 )
 from mlc_jax.training.features import extractor
-from mlc_jax.training.feeds import feature_shape_of, make_spec, passes_per_call
+from mlc_jax.training.feeds import (
+    feature_shape_of,
+    load_configured,
+    make_spec,
+    passes_per_call,
+    stored_spec,
+)
 from mlc_jax.training.parallel import Devices
 
 
@@ -85,8 +92,9 @@ def open_run(workdir: Path, journal: Journal) -> TrainedRun:
     if finished is not True:
         raise _not_finished(shown, "is not finished")
     backbone = _same_backbone(config, random, weights, shown)
-    if backbone.random:
-        journal.warn(f"{backbone.name} has RANDOM weights, as when {workdir} was trained")
+    for part in backbone.parts or (backbone,):
+        if part.random:
+            journal.warn(f"{part.name} has RANDOM weights, as when {workdir} was trained")
     names = tuple(thresholds)
     stack = HeadStack(config.head.name, feature_shape_of(config, backbone), len(names))
     try:
@@ -136,10 +144,15 @@ def scorer(
     """
     head = logits_of(run.classifier, run.stack, which)
     backbone = tuned_backbone(run.backbone, trained_params(run.classifier, which))
-    extract = extractor(backbone, run.spec, devices)
+    spec = run.spec
+    if backbone is run.backbone:
+        # By the algorithm that the features of the run were made by, if they were made here.
+        spec = stored_spec(run.config, backbone, cache_folder())
+    extract = extractor(backbone, spec, devices)
     most = (
         batch_size
         or run.config.features.batch_size
+        or spec.algorithm.batch_size
         or passes_per_call(run.spec.image_size, devices)
     )
 
@@ -188,9 +201,11 @@ def run_config(inputs: dict[str, Any], summary: dict[str, Any]) -> ConfigDict:
 def _same_backbone(config: ConfigDict, random: bool, digest: str, shown: str) -> Backbone:
     """The backbone with the weights of that digest."""
     # The demo falls back to random weights where ImageNet's are not to be had, and stays with them.
-    weights = "random" if random else config.backbone.weights
+    given = config.backbone.weights
+    # A list says for itself which of several are random.
+    weights = "random" if random and "," not in given else given
     try:
-        backbone = load_backbone(config.backbone.name, weights, seed=config.seed)
+        backbone = load_configured(config, weights)
     except WeightsError as error:
         raise CheckpointError(f"{shown} needs the weights it was trained on: {error}") from error
     except MlcError as error:

@@ -95,12 +95,14 @@ class Sums(NamedTuple):
     Attributes:
       loss_sum, loss_count: their ratio is the mean loss, as the loss defines it.
       correct, known: their ratio is the accuracy over known cells, each by its weight.
+      broken: above 0 where the loss or a gradient was not finite.
     """
 
     loss_sum: jax.Array
     loss_count: jax.Array
     correct: jax.Array
     known: jax.Array
+    broken: jax.Array
 
 
 TrainStep = Callable[[TrainState, Frozen, Batch], tuple[TrainState, Sums]]
@@ -169,7 +171,8 @@ def make_train_step(recipe: Recipe, network: Network, axis_name: str | None = No
         loss_sum, loss_count = loss(logits, targets)
         weights = jnp.where(targets.known, targets.weights, 0.0)
         correct = jnp.sum(weights * ((logits > 0) == (targets.labels > 0.5)))
-        return loss_sum, Sums(loss_sum, loss_count, correct, jnp.sum(weights))
+        broken = jnp.float32(~jnp.isfinite(loss_sum))
+        return loss_sum, Sums(loss_sum, loss_count, correct, jnp.sum(weights), broken)
 
     def train_step(state: TrainState, frozen: Frozen, batch: Batch) -> tuple[TrainState, Sums]:
         epoch = state.step // recipe.steps_per_epoch
@@ -184,6 +187,10 @@ def make_train_step(recipe: Recipe, network: Network, axis_name: str | None = No
         gradients = jax.vmap(lambda g, n: jax.tree.map(lambda x: x / jnp.maximum(n, 1.0), g))(
             gradients, sums.loss_count
         )
+        # A dot product, since it costs half of what looking at each number does. Its overflow at
+        # a norm of 1.8e19 is no false alarm: Adam squares gradients too.
+        squares = jax.tree.leaves(jax.tree.map(jax.vmap(_squared_norm), gradients))
+        broken = sums.broken + ~jnp.isfinite(sum(squares))
         updates, opt_state = jax.vmap(optimizer.tx.update)(gradients, state.opt_state, state.params)
         scale = jnp.where(state.active, state.plateau.scale, 0.0)
         updates = jax.vmap(lambda u, s: jax.tree.map(lambda x: s * x, u))(updates, scale)
@@ -191,9 +198,14 @@ def make_train_step(recipe: Recipe, network: Network, axis_name: str | None = No
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             opt_state=opt_state,
-        ), sums
+        ), sums._replace(broken=broken)
 
     return train_step
+
+
+def _squared_norm(array: jax.Array) -> jax.Array:
+    flat = array.ravel()
+    return jnp.vdot(flat, flat)
 
 
 def end_epoch(

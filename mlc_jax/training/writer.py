@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class MetricsWriter:
         line = json.dumps({"epoch": epoch, **without_nan(figures)}, allow_nan=False)
         with self._path.open("a") as file:
             file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before the checkpoint that counts on it
         for name, value in _flat("", figures):
             self._board.add_scalar(name, value, epoch)
 

@@ -39,7 +39,7 @@ def test_a_row_has_no_say_about_its_own_score() -> None:
 
 
 def blanks(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Of label 0 images with a high channel are blank more often; of label 1 any; of 2 hardly one."""
+    """Of label 0, images with a high channel are blank more often; of 1 any; of 2 hardly one."""
     features = rng.normal(size=(ROWS, CHANNELS))
     chance = np.stack(
         [np.where(features[:, 2] > 0.5, 0.5, 0.1), np.full(ROWS, 0.2), np.zeros(ROWS)], axis=1

@@ -1,4 +1,4 @@
-"""Laws of copies: pairs are counted as one would by hand, and the ceiling is what can be reached."""
+"""Laws of copies: pairs are counted as by hand, and the ceiling is what can be reached."""
 
 from itertools import combinations
 

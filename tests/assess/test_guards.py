@@ -49,9 +49,7 @@ def test_cells_filled_unlike_the_given_ones_raise_an_alarm_and_others_do_not() -
 
 def test_blankness_is_of_what_people_left_blank_and_copies_of_what_they_gave() -> None:
     found, data = guarded()
-    blank = judge_blankness(
-        data["features"], ~data["human"], data["folds"], data["groups"], seed=0
-    )
+    blank = judge_blankness(data["features"], ~data["human"], data["folds"], data["groups"], seed=0)
     copies = agreement_of_copies(data["labels"], data["human"], data["groups"])
     for label, expected, agreement in zip(found, blank, copies, strict=True):
         np.testing.assert_equal(asdict(label.blankness), asdict(expected))

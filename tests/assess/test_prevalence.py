@@ -1,4 +1,4 @@
-"""Laws of prevalence: a biased model does not move it, and filled cells are compared as others do."""
+"""Laws of prevalence: a biased model does not move it; filled cells are compared as others do."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Laws of suspects: those of confident learning, written out as its paper has it, class by class."""
+"""Laws of suspects: those of confident learning, written out class by class as in its paper."""
 
 import numpy as np
 import pytest

@@ -79,7 +79,7 @@ def test_the_second_call_decodes_nothing(folder: Path, monkeypatch: pytest.Monke
     first = prepare_images(*arguments)
     assert sum(counted) == len(NAMES) - 1  # the absent one is known before
     counted.clear()
-    monkeypatch.setattr(dataset, "decode_image", no_decoding)
+    monkeypatch.setattr(dataset, "decode_first", no_decoding)
     second = prepare_images(*arguments)
     assert not counted
     assert second.digest() == first.digest()

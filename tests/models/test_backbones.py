@@ -7,8 +7,9 @@ import pytest
 from flax import nnx
 
 from mlc_jax.errors import ConfigError
-from mlc_jax.models.backbones import load_backbone
-from mlc_jax.models.layers import BatchNorm
+from mlc_jax.models.backbones import NETWORKS, load_backbone
+from mlc_jax.models.layers import BatchNorm, layer_specs
+from mlc_jax.models.preprocess import PREPROCESS
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:
@@ -22,7 +23,7 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
 
 
 def test_no_gradient_reaches_stored_statistics() -> None:
-    graphdef, shapes = nnx.split(BatchNorm(4))
+    graphdef, shapes = nnx.split(BatchNorm(4, after=None))
     params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), nnx.to_pure_dict(shapes))
     images = np.random.default_rng(0).random((2, 3, 3, 4), np.float32)
     gradient = jax.grad(lambda params: nnx.merge(graphdef, params)(images).sum())(params)
@@ -33,10 +34,46 @@ def test_no_gradient_reaches_stored_statistics() -> None:
 
 
 def test_an_unknown_backbone_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"'vgg99': choose one of vgg19, mobilenet_v2"):
+    with pytest.raises(ConfigError, match=r"'vgg99': choose one of vgg16, vgg19"):
         load_backbone("vgg99", "random")
 
 
 def test_images_too_small_are_refused() -> None:
     with pytest.raises(ConfigError, match="too small for vgg19"):
         load_backbone("vgg19", "random").feature_shape((31, 64))
+
+
+def test_features_are_taken_where_the_layer_says() -> None:
+    last, early = (load_backbone("vgg16", "random", layer=layer) for layer in ("", "block3_pool"))
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 40, 3), np.uint8)
+    network = nnx.merge(last.graphdef, last.params)
+    expected = dict(network.blocks(PREPROCESS["caffe"](jnp.asarray(images))))
+    np.testing.assert_allclose(
+        early.apply(early.params, images), expected["block3_pool"], rtol=1e-5, atol=1e-5
+    )
+    assert early.channels == 256
+    assert early.feature_shape((32, 40)) == (4, 5, 256)
+    assert (last.channels, last.feature_shape((32, 40))) == (512, (1, 1, 512))
+
+
+def test_an_unknown_layer_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"'block6_pool': vgg16 has no such .* block5_pool"):
+        load_backbone("vgg16", "random", layer="block6_pool")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_a_network_says_of_itself_is_so(name: str) -> None:
+    network = NETWORKS[name]()
+    names = [spec.name for spec in layer_specs(network)]
+    assert len(set(names)) == len(names)
+    assert network.preprocess in PREPROCESS
+    assert network.top
+    assert not set(network.top) & set(names)
+
+
+def test_vgg16_has_torchvision_s_numbers() -> None:
+    """Those of its convolutions in `torchvision.models.vgg16().features`."""
+    numbers = [
+        name.removeprefix("features.") for name in NETWORKS["vgg16"]().torch_layers().values()
+    ]
+    assert numbers == ["0", "2", "5", "7", "10", "12", "14", "17", "19", "21", "24", "26", "28"]

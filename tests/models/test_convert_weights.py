@@ -10,7 +10,7 @@ import numpy as np
 from keras_files import keras_model, save_legacy, save_torchvision
 
 from mlc_jax.models.backbones import load_backbone
-from mlc_jax.models.download import PUBLISHED
+from mlc_jax.models.published import PUBLISHED
 
 ROOT = Path(__file__).parents[2]
 

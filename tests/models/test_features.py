@@ -15,6 +15,7 @@ from mlc_jax.data.augment import draw_view
 from mlc_jax.data.dataset import ImageSet
 from mlc_jax.errors import ConfigError, NumericsError
 from mlc_jax.models import features
+from mlc_jax.models.algorithms import Algorithm
 from mlc_jax.models.features import FeatureSpec, FeatureStore, extract_passes
 from tests.image_folders import SIZE, image_folder, prepared, views
 
@@ -263,6 +264,7 @@ def test_the_key_changes_with_everything_that_features_depend_on() -> None:
         dataclasses.replace(SPEC, dtype="float16"),
         dataclasses.replace(SPEC, views=views(VIEWS + 1)),
         dataclasses.replace(SPEC, views=views(VIEWS, seed=1)),
+        dataclasses.replace(SPEC, algorithm=Algorithm(("conv1",), 0)),
     ]
     for field in dataclasses.fields(augmentation):
         value = getattr(augmentation, field.name)
@@ -276,6 +278,7 @@ def test_the_key_changes_with_everything_that_features_depend_on() -> None:
         "pooled",
         "dtype",
         "views",
+        "algorithm",
     }, "a new field: change it here as well"
     digests = [spec.digest() for spec in (SPEC, *changed)]
     assert len(set(digests)) == len(digests)

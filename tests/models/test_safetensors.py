@@ -18,14 +18,17 @@ NAME = "mobilenet_v2"
 
 @pytest.fixture
 def ours(tmp_path: Path) -> tuple[Backbone, Path]:
-    backbone, path = load_backbone(NAME, "random", seed=3), tmp_path / "ours.safetensors"
+    backbone, path = (
+        load_backbone(NAME, "random", fold=False, seed=3),
+        tmp_path / "ours.safetensors",
+    )
     write_weights(path, NAME, backbone.params, "torch")
     return backbone, path
 
 
 def test_our_own_layout_is_read_back(ours: tuple[Backbone, Path]) -> None:
     backbone, path = ours
-    found = load_backbone(NAME, path)
+    found = load_backbone(NAME, path, fold=False)
     assert jax.tree.structure(found.params) == jax.tree.structure(backbone.params)
     jax.tree.map(np.testing.assert_array_equal, found.params, backbone.params)
     assert found.preprocess == "torch"
@@ -46,6 +49,16 @@ def test_equal_arrays_are_equal_bytes_that_the_library_reads(tmp_path: Path) -> 
         assert set(file.keys()) == set(arrays)
         for name, array in arrays.items():
             np.testing.assert_array_equal(file.get_tensor(name), array)
+
+
+@pytest.mark.parametrize("name", ["resnet50_v2", "efficientnet_b0", "xception", "convnext_tiny"])
+def test_every_kind_of_layer_is_read_back(name: str, tmp_path: Path) -> None:
+    backbone, path = load_backbone(name, "random", fold=False), tmp_path / "ours.safetensors"
+    write_weights(path, name, backbone.params, backbone.preprocess)
+    found = load_backbone(name, path, fold=False)
+    assert jax.tree.structure(found.params) == jax.tree.structure(backbone.params)
+    jax.tree.map(np.testing.assert_array_equal, found.params, backbone.params)
+    assert found.preprocess == backbone.preprocess
 
 
 def test_safetensors_that_lie_about_their_size_are_refused(ours: tuple[Backbone, Path]) -> None:

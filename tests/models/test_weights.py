@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,9 +33,12 @@ def names_of(group: h5py.Group, attribute: str) -> list[str]:
 @pytest.fixture
 def keras_file(tmp_path: Path) -> Path:
     """A valid file in Keras's legacy layout, every value random."""
+    return write_keras_file(tmp_path / "weights.h5", NAME)
+
+
+def write_keras_file(path: Path, backbone: str) -> Path:
     rng = np.random.default_rng(0)
-    path = tmp_path / "weights.h5"
-    specs = layer_specs(NETWORKS[NAME]())
+    specs = layer_specs(NETWORKS[backbone]())
     with h5py.File(path, "w") as file:
         put_names(file, "layer_names", ["input_1", *(spec.name for spec in specs)])
         put_names(file.create_group("input_1"), "weight_names", [])
@@ -55,7 +59,7 @@ def layer(path: Path, name: str) -> str:
 
 
 def test_arrays_go_by_their_order_in_a_layer(keras_file: Path) -> None:
-    backbone = load_backbone(NAME, keras_file)
+    backbone = load_backbone(NAME, keras_file, fold=False)
     with h5py.File(keras_file) as file:
         for group, stored in (("Conv1", "kernel"), ("block_16_depthwise", "depthwise_kernel")):
             *block, name = group.rsplit("_", 1)
@@ -92,6 +96,47 @@ def test_renamed_layers_go_by_their_order(keras_file: Path) -> None:
             file.move(name, f"old_{name}")
         put_names(file, "layer_names", [f"old_{name}" for name in names])
     jax.tree.map(np.testing.assert_array_equal, load_backbone(NAME, keras_file).params, expected)
+
+
+def test_a_layer_that_keras_numbered_is_found(tmp_path: Path) -> None:
+    """Keras leaves the normalisation of images unnamed, and stores a count that is not read."""
+    path, name = tmp_path / "weights.h5", "efficientnet_b0"
+    expected = load_backbone(name, write_keras_file(path, name)).params
+    with h5py.File(path, "a") as file:
+        file.move("normalization", "normalization_3")
+        names = [
+            layer.replace("normalization", "normalization_3")
+            for layer in names_of(file, "layer_names")
+        ]
+        put_names(file, "layer_names", names)
+        file["normalization_3/count"] = np.int64(0)
+        weights = [*names_of(file["normalization_3"], "weight_names"), "count"]
+        put_names(file["normalization_3"], "weight_names", weights)
+    jax.tree.map(np.testing.assert_array_equal, load_backbone(name, path).params, expected)
+
+
+def test_names_of_tensorflow_s_time_go_by_their_order(tmp_path: Path) -> None:
+    """MobileNetV3's published file has slashes in its names, which HDF5 takes for folders."""
+    path = write_keras_file(tmp_path / "weights.h5", "mobilenet_v3_small")
+    expected = load_backbone("mobilenet_v3_small", path).params
+    with h5py.File(path, "a") as file:
+        names = names_of(file, "layer_names")
+        old = [
+            re.sub(r"^(expanded_conv(_\d+)?)_", r"\1/", name).replace("_bn", "/BatchNorm")
+            for name in names
+        ]
+        assert {"expanded_conv_1/expand/BatchNorm", "conv/BatchNorm"} < set(old)
+        for name in names:
+            file.move(name, f"moved_{name}")
+        for name, new in zip(names, old, strict=True):
+            source, target = file[f"moved_{name}"], file.require_group(new)
+            target.attrs["weight_names"] = source.attrs["weight_names"]
+            for weight in list(source):
+                file.move(f"{source.name}/{weight}", f"{target.name}/{weight}")
+            del file[f"moved_{name}"]
+        put_names(file, "layer_names", old)
+    found = load_backbone("mobilenet_v3_small", path).params
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def external_link(file: h5py.File, name: str, outside: Path) -> None:

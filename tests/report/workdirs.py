@@ -12,6 +12,7 @@ from mlc_jax.assess.calibration import sigmoid
 from mlc_jax.assess.intervals import macro_roc_auc_interval
 from mlc_jax.assess.learnability import prior_log_loss
 from mlc_jax.assess.metrics import binary_metrics, roc_auc
+from mlc_jax.assess.prevalence import compare_prevalence, honest_prevalence
 from mlc_jax.assess.thresholds import matched_threshold
 from mlc_jax.data.cells import COLUMNS, write_cells
 from mlc_jax.data.labels import Quarantined, write_quarantine
@@ -118,7 +119,7 @@ def _label(
             "threshold": math.nan if threshold is None else threshold,
             "accepted": mask | fitted,
             "fold": folds,
-            "model": [f"crossfit-{fold}" if fitted else "" for fold in folds],
+            "model": [f"{name}/fold{fold}/round0" if fitted else "" for fold in folds],
         }
     )
     right = int((filled == truth[~mask]).sum()) if fitted else 0
@@ -135,11 +136,49 @@ def _label(
         "prior_log_loss": prior_log_loss(truth, mask, folds) if fitted else None,
         "metrics": metrics,
         "undefined": figures.reasons,
+        "uncalibrated": {key: metrics[key] for key in ("log_loss", "brier", "ece")},
+        "round": 0,
+        "prevalence": _prevalence(truth, mask, probabilities, fitted),
+        "suspects": 0,
+        "guards": _guards(value, mask, fitted),
     }
     if demo:
         count = len(filled)
         label["truth"] = {"filled": count, "right": right, "share": right / max(count, 1)}
     return label, frame
+
+
+def _prevalence(
+    truth: np.ndarray, mask: np.ndarray, probabilities: np.ndarray, fitted: bool
+) -> dict[str, float | None]:
+    if not fitted:
+        return dict.fromkeys(("value", "low", "high"))
+    labels = np.where(mask, truth, MISSING).astype(np.int8)
+    return honest_prevalence(labels, mask, probabilities, seed=0)._asdict()
+
+
+def _guards(value: np.ndarray, mask: np.ndarray, fitted: bool) -> dict[str, Any]:
+    ones, blank = value == 1, ~mask
+    filled = int(blank.sum()) if fitted else 0
+    test = compare_prevalence(
+        int((mask & ones).sum()), int(mask.sum()), int((blank & ones).sum()), filled
+    )
+    return {
+        "filled_prevalence": {
+            "observed": test.observed,
+            "filled": test.filled,
+            "z": test.z,
+            "p_value": test.p,
+            "differs": test.p < 0.01,
+        },
+        "blankness": {
+            "auc": {"value": 0.51, "low": 0.45, "high": 0.57},
+            "p_value": 0.8,
+            "predictable": False,
+            "reason": "AUC 0.51 (0.45 to 0.57), p 0.8 after Holm",
+        },
+        "copies": {"pairs": 7, "disagree": 0, "ceiling": 1.0},
+    }
 
 
 def _epochs(
@@ -162,7 +201,7 @@ def _epochs(
                 "stop_auc": 0.5 + (reach - 0.5) * learned + noise[4] if epoch else None,
                 "rate_scale": 0.7 ** (epoch // 5),
             }
-        line = {"epoch": epoch, "active_heads": 20 - epoch // 2, "labels": figures}
+        line = {"epoch": epoch, "round": 0, "active_heads": 20 - epoch // 2, "labels": figures}
         lines.append(json.dumps(line) + "\n")
     return lines
 
@@ -182,6 +221,7 @@ def _summary(labels: dict[str, Any], rows: int, left_out: int, demo: bool) -> di
             "usable": rows,
             "left_out": left_out,
             "copies": 7,
+            "near_copies": [],
             "observed": sum(label["known"] for label in labels.values()),
             "blank": blank,
             "filled": sum(label["blank"] for label in labels.values() if label["fitted"]),
@@ -191,6 +231,18 @@ def _summary(labels: dict[str, Any], rows: int, left_out: int, demo: bool) -> di
             "image_folder": "garments/images",
         },
         "labels": labels,
+        "acceptance": {
+            "max_error": 1.0,
+            "cut": 0.0,
+            "known_coverage": 1.0,
+            "known_errors": 0,
+            "known_accepted": 0,
+            "bound": None,
+            "level": 0.95,
+            "filled": sum(label["blank"] for label in labels.values() if label["fitted"]),
+            "reason": "every cell is accepted",
+        },
+        "rounds": [],
         "warnings": warnings,
     } | how_it_went()
 

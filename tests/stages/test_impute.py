@@ -14,6 +14,7 @@ from mlc_jax.data.cells import read_cells
 from mlc_jax.data.labels import read_labels
 from mlc_jax.errors import LabelsError, WorkdirError
 from mlc_jax.stages import impute
+from mlc_jax.training.writer import MetricsWriter
 from tests.stages.conftest import ROWS, Configure
 
 FILES = [
@@ -106,7 +107,40 @@ def test_same_seed_same_bytes(
     finished: tuple[Path, dict[str, Any]], configure: Configure, tmp_path: Path
 ) -> None:
     impute.run(configure(), tmp_path)
-    for name in ("labels.csv", "cells.csv", "metrics.jsonl", "thresholds.json", "quarantine.csv", "suspects.csv"):
+    for name in (
+        "labels.csv",
+        "cells.csv",
+        "metrics.jsonl",
+        "thresholds.json",
+        "quarantine.csv",
+        "suspects.csv",
+    ):
+        assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes(), name
+
+
+def test_a_run_that_is_killed_in_its_second_round_ends_as_an_undisturbed_one(
+    finished: tuple[Path, dict[str, Any]],
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Killed(Exception):
+        pass
+
+    write = MetricsWriter.write
+
+    def killing(self: MetricsWriter, epoch: int, figures: dict[str, Any]) -> None:
+        write(self, epoch, figures)
+        if figures["round"] == 1 and epoch % 4 == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsWriter, "write", killing)
+        with pytest.raises(Killed):
+            impute.run(configure(), tmp_path)
+    assert not (tmp_path / "summary.json").exists()
+    impute.run(configure(), tmp_path)
+    for name in ("labels.csv", "cells.csv", "metrics.jsonl", "suspects.csv", "thresholds.json"):
         assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes(), name
 
 
@@ -128,7 +162,7 @@ def test_the_second_run_reuses_the_features_and_says_so(
 ) -> None:
     summary = impute.run(configure(epochs=1), tmp_path)
     said = capsys.readouterr().out
-    assert f"feature cache: {ROWS} images are there already, 0 to extract" in said
+    assert f"feature cache: {ROWS} images of mobilenet_v2 are there already, 0 to extract" in said
     assert "extract features" not in summary["seconds"]
 
 

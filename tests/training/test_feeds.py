@@ -1,6 +1,7 @@
 """Laws of the feeds: whether features come from the cache or from the step, they are the same."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ class Tiny(Network):
         self.first = nnx.Conv(3, 8, (9, 9), strides=8, rngs=rngs)
         self.second = nnx.Conv(8, self.channels, (3, 3), strides=2, rngs=rngs)
 
-    def __call__(self, images: jax.Array) -> jax.Array:
-        return nnx.relu(self.second(nnx.relu(self.first(images))))
+    def blocks(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
+        yield "second", nnx.relu(self.second(nnx.relu(self.first(x))))
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +292,7 @@ def test_the_second_opening_extracts_nothing(
     monkeypatch.setattr(backbones.Backbone, "feature_shape", lambda self, size: (1, 1, 6))
     journal = Journal()
     open_features(*arguments, journal)
-    assert f"feature cache: {ROWS} images are there already, 0 to extract" in journal.notes
+    assert f"feature cache: {ROWS} images of tiny are there already, 0 to extract" in journal.notes
     assert "extract features" not in journal.seconds
 
 

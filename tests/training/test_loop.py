@@ -1,6 +1,10 @@
 """Laws of the loop: a stopped run ends like an undisturbed one, and nothing bad is saved."""
 
+import copy
 import gc
+import os
+import re
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +17,10 @@ import pytest
 from mlc_jax.data.sampling import Plan
 from mlc_jax.errors import NumericsError
 from mlc_jax.files.digest import digest_file
+from mlc_jax.interrupt import Interrupted, handled
 from mlc_jax.models.tuning import Trained
+from mlc_jax.training import loop
+from mlc_jax.training.cached import CachedFeed
 from mlc_jax.training.features import Cells, Feed
 from mlc_jax.training.loop import EpochFigures
 from mlc_jax.training.step import Frozen, Sums, TrainState
@@ -184,6 +191,76 @@ def test_what_is_not_finite_stops_the_run_and_touches_no_checkpoint(
         fitted(tmp_path, features, labels, wrap=Sick)
     assert digests(tmp_path / "checkpoints") == before
     assert fitted(tmp_path, features, labels).logits.shape == labels.shape
+
+
+@dataclass
+class Spoilt(Watched):
+    """A feed over features of which one image's are not finite from the given epoch on."""
+
+    sound: Feed | None = None
+    epoch: int = 2
+    seen: list[Plan] = field(default_factory=list)
+
+    def train_epoch(
+        self, state: TrainState, frozen: Frozen, cells: Cells, plan: Plan
+    ) -> tuple[TrainState, Sums]:
+        self.seen.append(plan)
+        assert self.sound is not None
+        feed = self.inner if len(self.seen) > self.epoch else self.sound
+        return feed.train_epoch(state, frozen, cells, plan)
+
+    def logits(self, params: Any, frozen: Frozen, cells: Cells, plan: Plan) -> np.ndarray:
+        assert self.sound is not None
+        return self.sound.logits(params, frozen, cells, plan)
+
+
+def test_the_first_bad_step_is_found_and_its_images_are_named(tmp_path: Path) -> None:
+    features, labels = drawn()
+    feeds: list[Spoilt] = []
+
+    def spoilt(feed: Feed) -> Feed:
+        assert isinstance(feed, CachedFeed)
+        wrong = copy.copy(feed)
+        wrong._features = feed._features.at[77].set(np.nan)
+        feeds.append(Spoilt(wrong, sound=feed))
+        return feeds[-1]
+
+    with pytest.raises(NumericsError) as caught:
+        fitted(tmp_path, features, labels, wrap=spoilt)
+    plan = feeds[0].seen[-1]
+    bad = (plan.rows == 77) & plan.mask
+    step, head = (int(place[0]) for place in np.nonzero(bad.any(axis=2)))
+    assert f"in epoch 2, step {step}, head {head};" in str(caught.value)
+    named = set(re.findall(r"'row (\d+)'", str(caught.value)))
+    assert named == set(map(str, plan.rows[step, head].tolist()))
+    assert not digests(tmp_path / "checkpoints")
+
+
+def test_a_signal_saves_the_epoch_in_progress_and_the_rest_follows(
+    undisturbed: tuple[np.ndarray, bytes], tmp_path: Path
+) -> None:
+    """Epochs are saved after 2, 5 and 7; the signal comes in epoch 3."""
+
+    def signal_in(figures: EpochFigures) -> None:
+        if figures.epoch == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as caught, handled():
+        fitted(tmp_path, *drawn(), ratio=0.5, on_epoch=signal_in)
+    assert caught.value.status == 143
+    assert (tmp_path / "checkpoints" / "4").is_dir()
+    told: list[int] = []
+    result = fitted(tmp_path, *drawn(), ratio=0.5, on_epoch=lambda f: told.append(f.epoch))
+    assert told == [4, 5, 6, 7]
+    assert result.logits.tobytes() == undisturbed[0].tobytes()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == undisturbed[1]
+
+
+def test_long_epochs_are_all_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    with pytest.raises(Stopped):
+        fitted(tmp_path, *drawn(), on_epoch=stop_after(2))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
 
 
 def test_features_that_are_not_finite_are_never_trained_on(tmp_path: Path) -> None:

@@ -30,11 +30,11 @@ from mlc_jax.training.targets import LabelStatistics
 HEADS, BATCH, SHAPE = 4, 12, (2, 2, 8)
 
 
-def recipe(head: str, optimizer: str = "sgd", rate: float = 0.1) -> Recipe:
+def recipe(head: str, optimizer: str = "sgd", rate: float = 0.1, context: int = 0) -> Recipe:
     schedule = ConfigDict({"name": "constant", "factor": 0.7, "rtol": 0.004, "warmup": 0.1})
     keys = ConfigDict({"name": optimizer, "learning_rate": rate, "l2": 0.0})
     made = make_optimizer(keys, schedule, 10, 10)
-    return Recipe(HeadStack(head, SHAPE, 1), made, loss_config(), 10)
+    return Recipe(HeadStack(head, SHAPE, 1, context), made, loss_config(), 10)
 
 
 def started(made: Recipe) -> TrainState:
@@ -125,6 +125,22 @@ def test_gradients_are_finite_at_extreme_logits() -> None:
         assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((after.params, sums)))
 
 
+def test_a_gradient_that_is_not_finite_is_seen_where_the_loss_is_finite() -> None:
+    made = recipe("linear")
+    network = head_network(made.stack)
+
+    def steep(params: Any, frozen: Frozen, inputs: jax.Array, context: jax.Array) -> jax.Array:
+        # The root of a zero adds nothing, and its slope is without bound.
+        bad = params.head["dense"]["bias"] * inputs[0, 0, 0, 0] * 0.0
+        return network(params, frozen, inputs, context) + jnp.sqrt(bad)
+
+    state, whole = started(made), batch()
+    for chosen, broken in ((network, False), (steep, True)):
+        _, sums = jax.jit(make_train_step(made, chosen))(state, frozen(), whole)
+        assert np.isfinite(sums.loss_sum).all()
+        assert (np.asarray(sums.broken) > 0).tolist() == [broken] * HEADS
+
+
 def plan(steps: int, rows: int, views: int, seed: int = 0) -> Plan:
     rng = np.random.default_rng(seed)
     shape = (steps, HEADS, BATCH)
@@ -135,20 +151,22 @@ def plan(steps: int, rows: int, views: int, seed: int = 0) -> Plan:
     )
 
 
-@pytest.mark.parametrize(("head", "devices"), [("linear", 8), ("conv", 2)])
-def test_jit_and_pmap_take_the_same_step(head: str, devices: int) -> None:
+@pytest.mark.parametrize(
+    ("head", "devices", "context"), [("linear", 8, 0), ("linear", 8, 2), ("conv", 2, 0)]
+)
+def test_jit_and_pmap_take_the_same_step(head: str, devices: int, context: int) -> None:
     """Twelve places per head over eight devices: padding must not count either."""
     assert len(jax.local_devices()) >= devices  # conftest simulates them
     rng = np.random.default_rng(1)
     features = rng.normal(size=(30, 3, *SHAPE)).astype(np.float16)
     cells = Cells(
-        jnp.asarray(rng.integers(0, 2, (1, 30, 2)), jnp.float32),
-        jnp.asarray(rng.random((1, 30, 2)) < 0.8, jnp.float32),
-        jnp.zeros((1, 30, 0)),
-        jnp.zeros(HEADS, jnp.int32),
+        jnp.asarray(rng.random((2, 30, 2)), jnp.float32),
+        jnp.asarray(rng.random((2, 30, 2)) * (rng.random((2, 30, 2)) < 0.8), jnp.float32),
+        jnp.asarray(rng.uniform(-2, 2, (2, 30, context)), jnp.float32),
+        jnp.asarray([0, 1, 0, 1], jnp.int32),
         jnp.asarray([[0], [0], [1], [1]], jnp.int32),
     )
-    made = recipe(head, "sgd", 1.0)
+    made = recipe(head, "sgd", 1.0, context)
     one = Devices("jit", jax.local_devices()[:1])
     many = [Devices(kind, jax.local_devices()[:devices]) for kind in ("jit", "pmap")]
     results = []
@@ -162,6 +180,12 @@ def test_jit_and_pmap_take_the_same_step(head: str, devices: int) -> None:
         results.append(jax.device_get((state.params, sums, logits)))
     for other in results[1:]:
         assert_trees_close(other, results[0], 1e-5)
+    if context:
+        weights = results[0][0].head["context"][:, :, 0]
+        # Of its own label a head is told nothing, so that weight stays where it was.
+        own = np.array([[True, False], [True, False], [False, True], [False, True]])
+        assert (weights[own] == 0).all()
+        assert (weights[~own] != 0).all()
 
 
 def test_the_epoch_compiles_once() -> None:

@@ -1,4 +1,4 @@
-"""Laws of metrics.jsonl: a run that was stopped and continued leaves the lines of one that was not."""
+"""Laws of metrics.jsonl: a stopped and continued run leaves the lines of an undisturbed one."""
 
 import json
 from pathlib import Path

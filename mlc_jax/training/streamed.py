@@ -1,0 +1,142 @@
+"""Features that stay on disk, for data sets whose features do not fit into memory.
+
+Each step's features are read while the step before is computed. They are the ones that
+`CachedFeatures` would hold; what is held here is two steps of them.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlc_jax.data.sampling import Plan
+from mlc_jax.models.features import FeatureReader
+from mlc_jax.models.tuning import Params, Trained
+from mlc_jax.training.features import Cells, gathered, row_moments, take_batch, take_context
+from mlc_jax.training.parallel import Devices
+from mlc_jax.training.step import (
+    PER_HEAD,
+    Frozen,
+    Recipe,
+    Sums,
+    TrainState,
+    head_network,
+    make_train_step,
+)
+
+ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedFeatures:
+    """Features [N, 1 + views, h, w, C] that are read when they are asked for.
+
+    Attributes:
+      reader: of the store.
+      devices: what runs the programs.
+      filenames: of the N images.
+      waited: told of the seconds that a step waited for its features.
+    """
+
+    reader: FeatureReader
+    devices: Devices
+    filenames: Sequence[str]
+    waited: Callable[[float], None]
+
+    @cached_property
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `Features`."""
+        count, views = self.reader.shape[:2]
+        means, squares = np.empty((2, count, self.reader.shape[-1]))
+        for start in range(0, count, ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + ROWS_AT_ONCE, count))
+            both = np.broadcast_arrays(rows[:, None], np.arange(views))
+            means[rows], squares[rows] = row_moments(self.reader.take(*both))
+        return means, squares
+
+    def feed(self, recipe: Recipe) -> "StreamedFeed":
+        """See `Features`."""
+        return StreamedFeed(self, recipe)
+
+
+class StreamedFeed:
+    """One compiled step, fed from disk.
+
+    Args:
+      source: what is read.
+      recipe: how the heads are trained.
+    """
+
+    def __init__(self, source: StreamedFeatures, recipe: Recipe) -> None:
+        self.frozen_backbone: Params = {}
+        self._source, self._stack = source, recipe.stack
+        network = head_network(recipe.stack)
+
+        def build_step(axis_name: str | None) -> Callable[..., Any]:
+            step = make_train_step(recipe, network, axis_name)
+
+            def train_step(
+                state: TrainState, frozen: Frozen, cells: Cells, features: jax.Array, plan: Plan
+            ) -> tuple[TrainState, Sums]:
+                return step(state, frozen, take_batch(features, cells, plan, state.step))
+
+            return train_step
+
+        def build_logits(axis_name: str | None) -> Callable[..., Any]:
+            all_heads = jax.vmap(network, in_axes=(0, PER_HEAD, 0, 0))
+
+            def logits(
+                params: Trained, frozen: Frozen, cells: Cells, features: jax.Array, plan: Plan
+            ) -> jax.Array:
+                context = take_context(cells, plan)
+                return gathered(all_heads(params, frozen, features, context), axis_name, 1)
+
+            return logits
+
+        wrap = source.devices.wrap
+        self._train_step = wrap(build_step, (None, None, None, 1, 1), donate=(0,))
+        self._logits = wrap(build_logits, (None, None, None, 1, 1))
+
+    def init(self, seed: int, heads: int) -> Trained:
+        """See `Feed`."""
+        return Trained(self._stack.init(seed, heads), {})
+
+    def train_epoch(
+        self, state: TrainState, frozen: Frozen, cells: Cells, plan: Plan
+    ) -> tuple[TrainState, Sums]:
+        """See `Feed`."""
+        sums = []
+        for features, part in self._steps(plan):
+            state, own = self._train_step(state, frozen, cells, features, part)
+            sums.append(jax.block_until_ready(own))  # or steps would queue up with their features
+        return state, jax.tree.map(lambda *steps: jnp.stack(steps), *sums)
+
+    def logits(self, params: Trained, frozen: Frozen, cells: Cells, plan: Plan) -> np.ndarray:
+        """See `Feed`."""
+        made = [
+            np.asarray(self._logits(params, frozen, cells, features, part))
+            for features, part in self._steps(plan)
+        ]
+        return np.stack(made)[:, :, : plan.rows.shape[2]]
+
+    def _steps(self, plan: Plan) -> Iterator[tuple[np.ndarray, Plan]]:
+        """The features [heads, B, h, w, C] and the plan of each step; the next is being read."""
+        parts = [Plan(*(array[step] for array in plan)) for step in range(len(plan.rows))]
+        take = self._source.reader.take
+        with ThreadPoolExecutor(1) as reading:
+            coming = reading.submit(take, parts[0].rows, parts[0].views)
+            for step, part in enumerate(parts):
+                started = time.perf_counter()
+                features = coming.result()
+                if step:  # nothing was computed while the first was read
+                    self._source.waited(time.perf_counter() - started)
+                if step + 1 < len(parts):
+                    following = parts[step + 1]
+                    coming = reading.submit(take, following.rows, following.views)
+                yield features, part

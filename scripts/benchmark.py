@@ -1,0 +1,308 @@
+"""Times ours and its peers side by side, prints one table, writes JSON.
+
+  pip install -e '.[bench]'
+  python scripts/benchmark.py --quick --json scripts/benchmarks/cpu.json     # under ten minutes
+  python scripts/benchmark.py --gpu --json scripts/benchmarks/gpu.json       # where there is a GPU
+  python scripts/benchmark.py --tiny                                         # that it runs, no more
+
+Every contestant does the same work in a process of its own, and they take turns (A B C A B C), so
+what else the machine does meets them all alike. Seconds are wall time; CPU seconds of all threads
+stand beside them, since they move less when others use the machine. Medians and the spread from the
+fastest to the slowest turn are given. What is extrapolated is called so.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from contest import Settings
+from contestants import contestants
+
+TURNS = 3
+WORKER = "--worker"
+# Contestant, and what its environment needs besides.
+FORWARD = [
+    ("forward_ours", ""),
+    ("forward_lax", ""),
+    ("forward_torch", ""),
+    ("forward_torch_bfloat16", ""),
+    ("forward_torch_compile", ""),
+]
+FORWARD_GPU = [
+    ("matmul_bfloat16", ""),
+    ("forward_bfloat16_ours", ""),
+    ("forward_lax", ""),
+    ("forward_torch_bfloat16", ""),
+    ("forward_torch_compile_bfloat16", ""),
+]
+RECIPE = [("recipe_keras", "KERAS_BACKEND=jax"), ("recipe_keras", "KERAS_BACKEND=torch")]
+INPUT = [("input_ours", ""), ("input_torch", ""), ("input_keras", "KERAS_BACKEND=jax")]
+
+# The original's passes per epoch: `data/tops`, four labels balanced to 50:50 and 4,848 copies of
+# label sets, 80 % of them trained on and 20 % looked at.
+TRAINED_PER_EPOCH = round(0.8 * (1572 + 1420 + 928 + 1624 + 4848))
+WATCHED_PER_EPOCH = round(0.2 * (1572 + 1420 + 928 + 1624 + 4848))
+EPOCHS, IMAGES, VIEWS = 40, 972, 9
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the groups that were asked for; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="fewer turns and images")
+    size.add_argument("--tiny", action="store_true", help="64x64 images: figures mean nothing")
+    parser.add_argument("--gpu", action="store_true", help="the rows of a GPU")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--only", default="", help="groups, of forward,recipe,heads,input")
+    parser.add_argument(WORKER, nargs=2, metavar=("NAME", "SETTINGS"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.worker:
+        work(options.worker[0], Settings(**json.loads(options.worker[1])))
+        return 0
+    settings = Settings(
+        height=64 if options.tiny else 450,
+        width=64 if options.tiny else 350,
+        batch=2 if options.tiny else (128 if options.gpu else 4),
+        train_batch=2 if options.tiny else (32 if options.gpu else 4 if options.quick else 8),
+        heads=20,
+        photographs=4 if options.tiny else (32 if options.quick else 128),
+        views=VIEWS - 1,
+    )
+    turns = 2 if options.tiny else TURNS if options.quick else 2 * TURNS
+    started, load = time.perf_counter(), os.getloadavg()
+    rows: list[dict[str, Any]] = []
+    for group in groups(options, settings):
+        rows += race(*group, turns=turns)
+        if options.json:  # after every group, so that a run which is stopped has measured something
+            record = {
+                "command": f"python scripts/benchmark.py {' '.join(sys.argv[1:])}",
+                "machine": machine() | {"load_before": load, "load_after": os.getloadavg()},
+                "settings": settings._asdict(),
+                "turns": turns,
+                "seconds": round(time.perf_counter() - started),
+                "rows": rows + list(whole_job(rows)),
+            }
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(record, indent=2) + "\n")
+    show(rows + list(whole_job(rows)))
+    return 0
+
+
+def groups(
+    options: argparse.Namespace, settings: Settings
+) -> Iterator[tuple[str, str, list[tuple[str, str]], Settings]]:
+    """The groups that were asked for: name, unit, contestants with their environment, settings."""
+    wanted = set(filter(None, options.only.split(","))) or {"forward", "recipe", "heads", "input"}
+    if "forward" in wanted:
+        yield "forward, VGG19", "images", FORWARD_GPU if options.gpu else FORWARD, settings
+    if "input" in wanted:
+        yield "files to augmented batches", "views", INPUT, settings
+    if "recipe" in wanted:
+        # The original's head needs a map of 7x7.
+        own = settings._replace(height=224, width=224) if options.tiny else settings
+        yield "training step of the original", "images", RECIPE, own
+    if "heads" in wanted:
+        for heads in (4, 20, 400) if options.gpu else (4, 20):
+            names = [("heads_conv", ""), ("heads_linear", "")]
+            own = settings._replace(heads=heads)
+            yield f"{heads} heads, batch 32", "head-images", names, own
+
+
+def work(name: str, settings: Settings) -> None:
+    """A worker: prepares a contestant, then runs it once for every line that comes in."""
+    from mlc_jax.runtime import prepare
+    from mlc_jax.settings import cache_folder
+
+    prepare(cache_folder())  # as the command line does, for every contestant alike
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print must not come between
+    units, run = dict(contestants())[name](settings)
+    result = run()
+    print(json.dumps({"units": units, "result": result}), file=out)
+    for _ in sys.stdin:
+        cpu, wall = _cpu_seconds(), time.perf_counter()
+        run()
+        seconds = {"wall": time.perf_counter() - wall, "cpu": _cpu_seconds() - cpu}
+        print(json.dumps(seconds), file=out)
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(own.ru_utime + own.ru_stime for own in used)
+
+
+def race(
+    group: str, unit: str, names: Sequence[tuple[str, str]], settings: Settings, *, turns: int
+) -> list[dict[str, Any]]:
+    """Times the contestants of a group in turn; one that cannot run is a row that says why."""
+    rows = []
+    with ExitStack() as stack:
+        running = []
+        for name, environment in names:
+            shown = f"{name} {environment.partition('=')[2]}".strip()
+            row: dict[str, Any] = {"group": group, "contestant": shown, "unit": f"{unit}/s"}
+            rows.append(row)
+            print(f"{group}: preparing {shown}", file=sys.stderr)
+            process = stack.enter_context(worker(name, environment, settings))
+            ready = _answer(process)
+            if ready is None:
+                row["failed"] = "could not run; its own message stands above"
+            else:
+                row |= ready | {"wall": [], "cpu": []}
+                running.append((row, process))
+        for _ in range(turns):
+            for row, process in running:
+                assert process.stdin
+                process.stdin.write("run\n")
+                process.stdin.flush()
+                seconds = _answer(process)
+                assert seconds is not None, f"{row['contestant']} stopped in the middle"
+                row["wall"].append(seconds["wall"])
+                row["cpu"].append(seconds["cpu"])
+    say_agreement(rows)
+    for row in rows:
+        if "failed" not in row:
+            rates = sorted(row["units"] / seconds for seconds in row["wall"])
+            row["median"] = statistics.median(rates)
+            row["low"], row["high"] = rates[0], rates[-1]
+            # The workers of a data loader live on, and their seconds are not told.
+            if row["contestant"] != "input_torch":
+                row["per_cpu_second"] = row["units"] / max(statistics.median(row["cpu"]), 1e-9)
+    return rows
+
+
+@contextmanager
+def worker(name: str, environment: str, settings: Settings) -> Iterator[subprocess.Popen[str]]:
+    """A contestant's process, ended behind the block."""
+    key, _, value = environment.partition("=")
+    extra = {key: value} if key else {}
+    process = subprocess.Popen(
+        [sys.executable, __file__, WORKER, name, json.dumps(settings._asdict())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | extra,
+    )
+    try:
+        yield process
+    finally:
+        assert process.stdin
+        process.stdin.close()
+        process.wait()
+
+
+def _answer(process: subprocess.Popen[str]) -> dict[str, Any] | None:
+    assert process.stdout
+    line = process.stdout.readline()
+    return json.loads(line) if line else None
+
+
+def say_agreement(rows: list[dict[str, Any]]) -> None:
+    """Marks forward passes whose result is not that of `lax.conv`, bfloat16 aside."""
+    results = {row["contestant"]: row.get("result") for row in rows}
+    reference = results.get("forward_lax")
+    for row in rows:
+        if reference and row.get("result") and "matmul" not in row["contestant"]:
+            row["off_by"] = abs(row["result"] / reference - 1)
+
+
+def whole_job(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Extrapolated hours of both stages at the original's settings, from the rates measured above.
+
+    Ours: every view of every image once, and 40 epochs of 4 + 1 conv heads over as many rows as the
+    original trains on and looks at. Keras: a training step for each row of each epoch, and a
+    forward pass, taken to be as fast as PyTorch's, for each row that it looks at.
+    """
+    rate = {
+        (row["group"], row["contestant"]): row["median"]
+        for row in rows
+        if row["unit"] != "hours" and "median" in row
+    }
+    ours = rate.get(("forward, VGG19", "forward_ours"))
+    looked = rate.get(("forward, VGG19", "forward_torch"))
+    heads = rate.get(("4 heads, batch 32", "heads_conv"))
+    if not (ours and looked and heads):
+        return
+    seconds = IMAGES * VIEWS / ours + (TRAINED_PER_EPOCH + WATCHED_PER_EPOCH) * EPOCHS / heads
+    group = "whole job, extrapolated"
+    yield {"group": group, "contestant": "ours", "unit": "hours", "median": seconds / 3600}
+    for backend in ("jax", "torch"):
+        step = rate.get(("training step of the original", f"recipe_keras {backend}"))
+        if step:
+            theirs = EPOCHS * (TRAINED_PER_EPOCH / step + WATCHED_PER_EPOCH / looked)
+            yield {
+                "group": group,
+                "contestant": f"keras {backend}",
+                "unit": "hours",
+                "median": theirs / 3600,
+                "times_ours": theirs / seconds,
+            }
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Prints the table."""
+    print(f"{'':30} {'':30} {'median':>10} {'low':>9} {'high':>9} {'per CPU s':>10}")
+    for row in rows:
+        text = f"{row['group']:30} {row['contestant']:30} "
+        if "failed" in row:
+            text += row["failed"]
+        elif row["unit"] == "hours":
+            text += f"{row['median']:10.2f} hours"
+            text += f", {row['times_ours']:.0f} x ours" if "times_ours" in row else ""
+        else:
+            text += f"{row['median']:10.2f} {row['low']:9.2f} {row['high']:9.2f} "
+            text += f"{row.get('per_cpu_second', float('nan')):10.2f} {row['unit']}"
+            text += f", result off by {row['off_by']:.0e}" if "off_by" in row else ""
+        print(text)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
+    gpu = (
+        subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if _has("nvidia-smi")
+        else None
+    )
+    versions = {}
+    for package in ("jax", "flax", "torch", "keras", "pillow", "grain", "numpy"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "cpu": sorted(names) or [platform.processor()],
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "gpu": gpu.stdout.split("\n")[0] if gpu and gpu.returncode == 0 else "none",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _has(program: str) -> bool:
+    return any((Path(folder) / program).exists() for folder in os.get_exec_path())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
