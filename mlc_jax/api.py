@@ -75,6 +75,7 @@ FilePath = str | os.PathLike[str]
 # Beside the package in a checkout, inside it where a wheel was installed.
 _CONFIGS = (Path(__file__).with_name("configs"), Path(__file__).parents[1] / "configs")
 _GIVEN = {"data__images": "images", "data__labels": "labels", "data__demo": "images and labels"}
+_COMMAND_ONLY = ("stage", "dry_run")
 _RUN = "mlc_jax_run"  # in the `attrs` of a completed table
 _SHOWN = 10
 
@@ -294,7 +295,7 @@ def _configured(
         key = name.replace("__", ".")
         if name in _GIVEN:
             raise ConfigError(f"{name}={value!r}: {_GIVEN[name]} say this already; leave it out")
-        if key == "stage" or key not in _flat(config):
+        if key in _COMMAND_ONLY or key not in _flat(config):
             raise ConfigError(
                 f"{name}={value!r}: configs/{stage}.py has no key {key!r}; write `__` for the dots "
                 "of one of configs/KEYS.md"
@@ -305,7 +306,7 @@ def _configured(
             raise ConfigError(f"{name}={value!r}: {error}") from error
     config.data.images = os.fspath(images)
     if isinstance(labels, pd.DataFrame):
-        config.data.labels = str(_write_given(labels, workdir))
+        config.data.labels = str(_write_given(labels, workdir, config.accept_changes))
     else:
         config.data.labels = os.fspath(labels)
     return config
@@ -326,12 +327,12 @@ def _flat(config: ConfigDict, prefix: str = "") -> set[str]:
     return names
 
 
-def _write_given(frame: pd.DataFrame, workdir: Path) -> Path:
+def _write_given(frame: pd.DataFrame, workdir: Path, accept_changes: bool) -> Path:
     """Writes a frame as a labels file; in a folder of its own, as the run's cells.csv is not its.
 
     Raises:
       LabelsError: it has no file names, or is the completed table of a run.
-      WorkdirError: the workdir holds a run on other labels.
+      WorkdirError: the workdir holds a run on other labels, and changes are not accepted.
     """
     if _RUN in frame.attrs:
         raise LabelsError(
@@ -350,8 +351,12 @@ def _write_given(frame: pd.DataFrame, workdir: Path) -> Path:
         lines.append(csv_line([str(name), *map(_cell_text, cells)]))
     text = "".join(lines)
     file = workdir / "given" / "labels.csv"
-    if (workdir / "run.json").exists() and file.exists() and file.read_bytes() != text.encode():
-        raise WorkdirError(f"{workdir} holds a run on other labels; choose another workdir")
+    kept = not accept_changes and (workdir / "run.json").exists() and file.exists()
+    if kept and file.read_bytes() != text.encode():
+        raise WorkdirError(
+            f"{workdir} holds a run on other labels; choose another workdir, or give "
+            "accept_changes=True to begin it anew"
+        )
     try:
         write_text(file, text)
     except OSError as error:

@@ -181,6 +181,7 @@ def test_nothing_to_predict_is_refused(model: mlc.Model, tmp_path: Path) -> None
         ({"nothing__x": 1}, "nothing.x"),
         ({"head": "linear"}, "no key 'head'"),
         ({"stage": "predict"}, "no key 'stage'"),
+        ({"dry_run": True}, "no key 'dry_run'"),
         ({"epochs": "many"}, "epochs='many'"),
         ({"epochs": 2.5}, "epochs=2.5"),
         ({"data__labels": "x.csv"}, "leave it out"),
@@ -230,7 +231,7 @@ def test_every_way_of_writing_a_label_in_a_frame_is_understood(tmp_path: Path) -
     made = pd.DataFrame({"filename": files, "x, y": cells, "z": 1})
     made["nullable"] = pd.array([True, False, None] * 5, "boolean")
     made["category"] = pd.Categorical(["1", "0", None] * 5)
-    file = api._write_given(made, tmp_path)
+    file = api._write_given(made, tmp_path, False)
     table = api.read_labels(file).table
     assert table.filenames == tuple(files)
     assert table.names == ("x, y", "z", "nullable", "category")
