@@ -56,7 +56,7 @@ def trust_section(
             for name, gain in gained.items()
         )
         parts.append(Text(f"Round {number} of self-training, fall of the log loss: {said}."))
-    judged = [name for name, own in cells.items() if own.observed.size]
+    judged = [name for name, own in cells.items() if own.observed.size and labels[name]["fitted"]]
     if judged:
         file = folder / "coverage.png"
         thresholds = {name: labels[name]["threshold"] for name in judged}

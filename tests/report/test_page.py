@@ -19,7 +19,7 @@ from mlc_jax.errors import LabelsError, WorkdirError
 from mlc_jax.report.page import write_report
 from mlc_jax.report.tables import METRICS
 
-PLOTS = ["learning_curves", "pr_curves", "probabilities", "reliability", "roc_curves"]
+PLOTS = ["coverage", "learning_curves", "pr_curves", "probabilities", "reliability", "roc_curves"]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,14 @@ def test_figures_of_every_label_stand_in_their_row(demo: tuple[Path, dict[str, A
         right = f"{100 * truth['share']:.1f}\u202f%{truth['right']} of {truth['filled']}"
         assert row["Filled right"] == right
 
-        figures = page.row(1, name)
+        trust, guards = page.row(1, name), label["guards"]
+        assert trust["Filled"].startswith(f"{100 * guards['filled_prevalence']['filled']:.1f}")
+        assert f"z {guards['filled_prevalence']['z']:+.1f}" in trust["Filled"]
+        assert trust["Copies"] == f"{guards['copies']['disagree']} of {guards['copies']['pairs']}"
+        assert trust["Blanks told"] == f"{guards['blankness']['auc']['value']:.3f}"
+        assert trust["Brier"].startswith(f"{metrics['brier']:.3f}before ")
+
+        figures = page.row(2, name)
         assert figures["p"] == "0.0004"
         for metric, value in metrics.items():
             shown = figures[METRICS[metric].title]
@@ -114,7 +121,9 @@ def test_images_are_whole_and_described(demo: tuple[Path, dict[str, Any]]) -> No
     assert sorted(path.stem for path in (demo[0] / "plots").iterdir()) == PLOTS
     assert len(images) == len(PLOTS)
     for image in images:
-        assert all(name in str(image["alt"]) for name in DEMO)
+        # One curve is of all labels together.
+        together = str(image["alt"]).startswith("Share of wrong cells")
+        assert together or all(name in str(image["alt"]) for name in DEMO)
         data = base64.b64decode(str(image["src"]).partition(",")[2])
         width, height = Image.open(io.BytesIO(data)).size
         assert int(str(image["width"])) / int(str(image["height"])) == pytest.approx(
@@ -127,7 +136,7 @@ def test_undefined_figures_have_their_reason(hostile: tuple[Path, dict[str, Any]
     page = Parsed(workdir / "report.html")
     label = summary["labels"]["always"]
     reason = label["undefined"]["roc_auc"]
-    row = page.row(1, "always")
+    row = page.row(2, "always")
     assert row["ROC AUC"] == row["MCC"] == "–1"
     assert row["Known"] == str(label["known"])
     assert reason in [attributes.get("title") for attributes in page.all("span")]
@@ -151,11 +160,13 @@ def test_warnings_come_first(hostile: tuple[Path, dict[str, Any]]) -> None:
 def test_eighty_labels_stay_usable(tmp_path: Path) -> None:
     make_workdir(tmp_path, {f"label {i}": 1.5 for i in range(80)}, rows=60, demo=False)
     page = Parsed(write_report(tmp_path))
-    assert len(page.tables[0]) == len(page.tables[1]) == 81
+    assert len(page.tables[0]) == len(page.tables[1]) == len(page.tables[2]) == 81
     assert "The first 12 of 80 labels are plotted" in page.text
-    for image in page.all("img"):
-        assert "label 11 " in str(image["alt"])
-        assert "label 12 " not in str(image["alt"])
+    alts = [str(image["alt"]) for image in page.all("img")]
+    (together,) = [alt for alt in alts if alt.startswith("Share of wrong cells")]
+    for alt in set(alts) - {together}:
+        assert "label 11 " in alt
+        assert "label 12 " not in alt
 
 
 def test_equal_files_give_equal_pages_also_in_threads(tmp_path: Path) -> None:
@@ -182,7 +193,7 @@ def test_any_name_can_be_drawn(tmp_path: Path) -> None:
 def test_run_without_epochs_or_models_has_a_page(tmp_path: Path) -> None:
     summary = make_workdir(tmp_path, {"a": 1.5, "b": 1.0}, rows=60)
     (tmp_path / "metrics.jsonl").unlink()
-    assert len(Parsed(write_report(tmp_path)).all("img")) == 4
+    assert len(Parsed(write_report(tmp_path)).all("img")) == len(PLOTS) - 1
     bare = copy.deepcopy(summary)
     bare["oof"]["macro_roc_auc"] = {"value": None, "low": None, "high": None}
     for label in bare["labels"].values():

@@ -72,7 +72,7 @@ def test_reliability_is_scikit_learns(scores: dict[str, LabelScores], drawn: lis
         name: LabelScores(s.observed, s.probabilities * 0.99 + 0.0031, s.filled, 0)
         for name, s in scores.items()
     }
-    plots.reliability_diagram(Path("x.png"), cells)
+    plots.reliability_diagram(Path("x.png"), cells, {"rare": ([0.1, 0.8], [0.3, 0.6])})
     for panel, label in enumerate(cells.values()):
         share, mean = calibration_curve(label.observed, label.probabilities, n_bins=10)
         across, up = _solid(drawn[0], 2 * panel)
