@@ -74,7 +74,8 @@ FilePath = str | os.PathLike[str]
 
 # Beside the package in a checkout, inside it where a wheel was installed.
 _CONFIGS = (Path(__file__).with_name("configs"), Path(__file__).parents[1] / "configs")
-_GIVEN = {"data__images": "images", "data__labels": "labels", "data__demo": "images and labels"}
+# What the arguments say already, `source` included: it is for runs without labels of their own.
+_GIVEN = ("data.images", "data.labels", "data.demo", "source")
 _COMMAND_ONLY = ("stage", "dry_run")
 _SHOWN = 10
 
@@ -283,8 +284,8 @@ def _configured(
     config = _job_config(stage)
     for name, value in keys.items():
         key = name.replace("__", ".")
-        if name in _GIVEN:
-            raise ConfigError(f"{name}={value!r}: {_GIVEN[name]} say this already; leave it out")
+        if key in _GIVEN:
+            raise ConfigError(f"{name}={value!r}: images and labels say this already; leave it out")
         if key in _COMMAND_ONLY or key not in _flat(config):
             raise ConfigError(
                 f"{name}={value!r}: configs/{stage}.py has no key {key!r}; write `__` for the dots "

@@ -188,6 +188,7 @@ def test_nothing_to_predict_is_refused(model: mlc.Model, tmp_path: Path) -> None
         ({"epochs": "many"}, "epochs='many'"),
         ({"epochs": 2.5}, "epochs=2.5"),
         ({"data__labels": "x.csv"}, "leave it out"),
+        ({"data.labels": "x.csv"}, "leave it out"),
         ({"folds": 2}, "config.folds=2"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
