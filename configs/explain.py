@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.explain = ConfigDict()
     config.explain.limit = 8  # images, the first that can be read; 0: all
     config.explain.labels = ()  # names; empty: those the image is given, at least the likeliest
-    config.explain.methods = ("grad_cam", "lime", "occlusion")
+    config.explain.methods = ("grad_cam", "lime", "occlusion")  # some or all of them
     config.explain.superpixels = 50  # about so many; LIME's pieces, and those of the scores
     config.explain.samples = 500  # lime: passes of the backbone per image
     config.explain.patch = 0.2  # occlusion: share of height and width; it moves by half of that

@@ -46,7 +46,7 @@ import json
 import os
 import runpy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,12 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from mlc_jax.data.cells import read_cells
-from mlc_jax.data.delimited import csv_line, shown
-from mlc_jax.data.images import resize_image
-from mlc_jax.data.labels import Quarantined, read_labels
-from mlc_jax.data.stream import ImageBatch, list_images, stream_images
-from mlc_jax.data.table import MISSING
-from mlc_jax.errors import ConfigError, ImageError, LabelsError, WorkdirError
+from mlc_jax.data.delimited import shown
+from mlc_jax.data.frames import completed_frame, labels_text
+from mlc_jax.data.given import NamedFiles, checked_pixels, pixel_batches
+from mlc_jax.data.labels import Quarantined
+from mlc_jax.data.stream import list_images, stream_images
+from mlc_jax.errors import ConfigError, ImageError, WorkdirError
 from mlc_jax.files.atomic import write_text
 from mlc_jax.journal import Journal
 from mlc_jax.stages import impute as impute_stage
@@ -74,8 +74,9 @@ FilePath = str | os.PathLike[str]
 
 # Beside the package in a checkout, inside it where a wheel was installed.
 _CONFIGS = (Path(__file__).with_name("configs"), Path(__file__).parents[1] / "configs")
-_GIVEN = {"data__images": "images", "data__labels": "labels", "data__demo": "images and labels"}
-_RUN = "mlc_jax_run"  # in the `attrs` of a completed table
+# What the arguments say already, `source` included: it is for runs without labels of their own.
+_GIVEN = ("data.images", "data.labels", "data.demo", "source")
+_COMMAND_ONLY = ("stage", "dry_run")
 _SHOWN = 10
 
 
@@ -112,16 +113,7 @@ class Run:
         A frame has no room for where its values come from, so `fit` and `impute` refuse this one
         and want `labels_file`.
         """
-        table = read_labels(self.labels_file).table
-        values = pd.DataFrame(
-            table.values,
-            index=pd.Index(table.filenames, name="filename"),
-            columns=list(table.names),
-            dtype="Int8",
-        )
-        values = values.mask(values == MISSING)
-        values.attrs[_RUN] = str(self.workdir)
-        return values
+        return completed_frame(self.labels_file)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -180,13 +172,13 @@ class Model:
         size = self.trained.spec.image_size
         names: Sequence[Any] | None = None
         if isinstance(images, np.ndarray):
-            pixels = _checked(images)
-            batches, names = _pixel_batches(pixels, size, most), range(len(pixels))
+            pixels = checked_pixels(images)
+            batches, names = pixel_batches(pixels, size, most), range(len(pixels))
         elif isinstance(images, str | os.PathLike):
             batches = stream_images(list_images(os.fspath(images), ""), size, most)
         else:
             names = [os.fspath(path) for path in images]
-            batches = stream_images(_Named.of(names), size, most)
+            batches = stream_images(NamedFiles.of(names), size, most)
 
         rows: dict[int, tuple[str, np.ndarray]] = {}
         refused: list[Quarantined] = []
@@ -201,10 +193,12 @@ class Model:
             refused += batch.refused
         if not rows:
             raise ConfigError(f"{images!r} holds no image; give one or more")
-        _say_refused(refused, len(rows))
         in_order = [rows[row] for row in sorted(rows)]
         if names is None:
             names = [name for name, _ in in_order]
+        else:
+            refused = [replace(item, filename=Path(str(names[item.row])).name) for item in refused]
+        _say_refused(refused, len(rows))
         kind = "number" if isinstance(images, np.ndarray) else "filename"
         return self._frame(np.stack([own for _, own in in_order]), pd.Index(names, name=kind))
 
@@ -290,9 +284,9 @@ def _configured(
     config = _job_config(stage)
     for name, value in keys.items():
         key = name.replace("__", ".")
-        if name in _GIVEN:
-            raise ConfigError(f"{name}={value!r}: {_GIVEN[name]} say this already; leave it out")
-        if key == "stage" or key not in _flat(config):
+        if key in _GIVEN:
+            raise ConfigError(f"{name}={value!r}: images and labels say this already; leave it out")
+        if key in _COMMAND_ONLY or key not in _flat(config):
             raise ConfigError(
                 f"{name}={value!r}: configs/{stage}.py has no key {key!r}; write `__` for the dots "
                 "of one of configs/KEYS.md"
@@ -303,7 +297,7 @@ def _configured(
             raise ConfigError(f"{name}={value!r}: {error}") from error
     config.data.images = os.fspath(images)
     if isinstance(labels, pd.DataFrame):
-        config.data.labels = str(_write_given(labels, workdir))
+        config.data.labels = str(_write_given(labels, workdir, config.accept_changes))
     else:
         config.data.labels = os.fspath(labels)
     return config
@@ -324,83 +318,27 @@ def _flat(config: ConfigDict, prefix: str = "") -> set[str]:
     return names
 
 
-def _write_given(frame: pd.DataFrame, workdir: Path) -> Path:
-    """Writes a frame as a labels file; in a folder of its own, as the run's cells.csv is not its.
+def _write_given(frame: pd.DataFrame, workdir: Path, accept_changes: bool) -> Path:
+    """Keeps a frame as a labels file, in a folder of its own: the run's cells.csv is not about it.
 
     Raises:
-      LabelsError: it has no file names, or is the completed table of a run.
-      WorkdirError: the workdir holds a run on other labels.
+      LabelsError: see `labels_text`.
+      WorkdirError: the workdir holds a run on other labels, and changes are not accepted; or it
+        cannot be written.
     """
-    if _RUN in frame.attrs:
-        raise LabelsError(
-            f"this frame holds cells that the run in {frame.attrs[_RUN]} filled, and they would "
-            "count as given by people; use run.labels_file, or clear frame.attrs if you know better"
-        )
-    if "filename" in frame.columns:
-        frame = frame.set_index("filename")
-    elif not all(isinstance(name, str) for name in frame.index):
-        raise LabelsError(
-            f"labels: frame with the columns {shown(', '.join(map(str, frame.columns)))} has no "
-            "file names; give them as its index, or as a column named filename"
-        )
-    lines = [csv_line(["filename", *map(str, frame.columns)])]
-    for name, *cells in frame.astype(object).itertuples():
-        lines.append(csv_line([str(name), *map(_cell_text, cells)]))
-    text = "".join(lines)
+    text = labels_text(frame)
     file = workdir / "given" / "labels.csv"
-    if (workdir / "run.json").exists() and file.exists() and file.read_bytes() != text.encode():
-        raise WorkdirError(f"{workdir} holds a run on other labels; choose another workdir")
+    kept = not accept_changes and (workdir / "run.json").exists() and file.exists()
+    if kept and file.read_bytes() != text.encode():
+        raise WorkdirError(
+            f"{workdir} holds a run on other labels; choose another workdir, or give "
+            "accept_changes=True to begin it anew"
+        )
     try:
         write_text(file, text)
     except OSError as error:
         raise WorkdirError(f"{file}: {error.strerror}; choose another workdir") from error
     return file
-
-
-def _cell_text(value: Any) -> str:
-    """0, 1 or nothing; what is none of them stays as it is, for `read_labels` to refuse."""
-    if pd.isna(value):
-        return ""
-    return str(int(value)) if isinstance(value, bool | np.bool_) or value in (0, 1) else str(value)
-
-
-@dataclass(frozen=True)
-class _Named:
-    """Images that a caller names one by one: links are followed, as each was meant."""
-
-    root: Path
-    names: tuple[str, ...]
-
-    @staticmethod
-    def of(paths: Sequence[str]) -> "_Named":
-        files = [Path(os.path.realpath(path)) for path in paths]
-        root = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
-        return _Named(root, tuple(str(file.relative_to(root)) for file in files))
-
-    def __iter__(self) -> Iterator[tuple[int, str]]:
-        return iter(enumerate(self.names, 1))
-
-
-def _checked(images: np.ndarray) -> np.ndarray:
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:
-        raise ImageError(
-            "not_an_image",
-            f"an array of dtype {images.dtype} and shape {images.shape} is no image; give uint8 "
-            "[H, W, 3] or [N, H, W, 3], RGB from 0 to 255",
-        )
-    if 0 in images.shape[-3:]:
-        raise ImageError("empty", f"an array of shape {images.shape} has no pixels")
-    return images if images.ndim == 4 else images[None]
-
-
-def _pixel_batches(
-    images: np.ndarray, size: tuple[int, int], batch_size: int
-) -> Iterator[ImageBatch]:
-    for start in range(0, len(images), batch_size):
-        some = images[start : start + batch_size]
-        numbers = tuple(range(start, start + len(some)))
-        resized = np.stack([resize_image(image, size) for image in some])
-        yield ImageBatch(numbers, tuple(map(str, numbers)), resized, ())
 
 
 def _say_refused(refused: list[Quarantined], total: int) -> None:

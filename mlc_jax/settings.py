@@ -42,7 +42,7 @@ def training_config(stage: str) -> ConfigDict:
     """The keys that both training stages share, with their defaults."""
     config = ConfigDict()
     config.stage = stage
-    config.seed = 0
+    config.seed = 0  # of folds, views, batches and heads; the same seed gives the same run
     config.accept_changes = False  # true: a workdir of other inputs is begun anew, and it is said
     config.dry_run = False  # set by --dry_run
 
@@ -76,11 +76,11 @@ def training_config(stage: str) -> ConfigDict:
     config.augment = ConfigDict()
     config.augment.rotation = 5.0  # degrees
     config.augment.shear = 0.2  # degrees
-    config.augment.zoom = 0.2
+    config.augment.zoom = 0.2  # height and width are each scaled by 1 - zoom to 1 + zoom
     config.augment.shift = 0.1  # share of height and of width
-    config.augment.horizontal_flip = True
-    config.augment.vertical_flip = False
-    config.augment.brightness = (0.8, 1.0)
+    config.augment.horizontal_flip = True  # of half of the views
+    config.augment.vertical_flip = False  # of half of the views
+    config.augment.brightness = (0.8, 1.0)  # range of the factor on the grey values
 
     config.oversample = "label"  # label | labelset (multilabel only) | none
     config.oversample_ratio = 0.5  # share of the minority class after oversampling
@@ -92,7 +92,7 @@ def training_config(stage: str) -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # adam adamw adadelta adagrad rmsprop sgd lion
-    config.optimizer.learning_rate = config_dict.placeholder(float)
+    config.optimizer.learning_rate = config_dict.placeholder(float)  # of the heads
     config.optimizer.l2 = config_dict.placeholder(float)  # penalty l2/2 · ||kernel||² per output
 
     config.schedule = ConfigDict()
@@ -104,12 +104,12 @@ def training_config(stage: str) -> ConfigDict:
     config.schedule.rate = 0.95  # exponential: factor per epoch
     config.schedule.boundaries = (0.5, 0.75)  # piecewise: shares of all steps
 
-    config.epochs = config_dict.placeholder(int)
+    config.epochs = config_dict.placeholder(int)  # at most; see patience
     config.patience = config_dict.placeholder(int)  # epochs without a better AUC until a head stops
     config.batch_size = 32  # rows per head and step
-    config.folds = 5
+    config.folds = 5  # fit on some, stop on one, predict another
     # Images whose standardised features have this cosine are near copies and share a fold.
-    config.near_copies = 0.9  # above 1: byte-identical images alone
+    config.near_copies = 0.9  # Above 1: byte-identical images alone.
     config.save_every = 5  # epochs between checkpoints
     config.parallel = "jit"  # jit | pmap
     return config

@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -119,5 +120,13 @@ def describe_circumstances(
         "versions": {"mlc_jax": __version__, "python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
         "config": plain(config),
-        "command": f"python -m mlc_jax.main {' '.join(sys.argv[1:])}",
+        "command": _command(config.stage),
     }
+
+
+def _command(stage: str) -> str:
+    """The command that began this process, or the function of ours that a program called."""
+    called = {"impute": "impute", "multilabel": "fit"}.get(stage)
+    if Path(sys.argv[0]).name == "main.py" or called is None:
+        return f"python -m mlc_jax.main {' '.join(sys.argv[1:])}"
+    return f"mlc_jax.{called}(images, labels, workdir, …)  # the keys are in run.json"
