@@ -195,6 +195,8 @@ def run_config(inputs: dict[str, Any], summary: dict[str, Any]) -> ConfigDict:
     config = ConfigDict(as_given(inputs["config"]))
     for group, key in (("data", "labels"), ("data", "images"), ("backbone", "weights")):
         config[group][key] = summary["config"][group][key]
+    # Not among the inputs, since they decide no result.
+    config.accept_changes, config.dry_run = False, False
     return config
 
 
