@@ -1,38 +1,16 @@
-"""The README's commands, on the demo and on real photographs: what a newcomer sees."""
+"""The README's commands on the demo: what a newcomer sees."""
 
 import csv
-import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from mlc_jax.data.labels import read_labels
-from mlc_jax.settings import cache_folder
-
-ROOT = Path(__file__).parent.parent
-# Read when the tests are collected: the tests of stages set a cache of their own later on.
-CACHE = cache_folder()
-WEIGHTS_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-
-
-def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # One device, as a newcomer has: the tests' simulated ones are not for whole runs.
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")}
-    environment["MLC_JAX_CACHE"] = str(CACHE)
-    return subprocess.run(
-        [sys.executable, "-m", "mlc_jax.main", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from tests.commands import CACHE, ROOT, run_command, summary_of
 
 
 @pytest.fixture(scope="session")
@@ -44,11 +22,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = run_command("--config=configs/impute.py", f"--workdir={made}")
         assert done.returncode == 0, done.stderr
     return made
-
-
-def summary_of(workdir: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((workdir / "summary.json").read_text())
-    return loaded
 
 
 def test_the_demo_fills_every_blank_and_changes_nothing(demo: Path) -> None:
@@ -75,67 +48,6 @@ def test_the_demo_is_learned_over_a_random_backbone_and_says_that_it_is_random(d
         assert record["learnable"]
         assert record["truth"]["filled"] == record["blank"]
         assert record["truth"]["share"] > record["metrics"]["accuracy"] - 0.08
-
-
-def real_run(tmp_path: Path, labels: Path, images: Path) -> dict[str, Any]:
-    weights = Path(os.environ["MLC_JAX_TEST_WEIGHTS"]) / WEIGHTS_FILE
-    done = run_command(
-        "--config=configs/impute.py",
-        f"--workdir={tmp_path / 'run'}",
-        f"--config.data.labels={labels}",
-        f"--config.data.images={images}",
-        "--config.head.name=linear",
-        "--config.backbone.name=mobilenet_v2",
-        f"--config.backbone.weights={weights}",
-        "--config.data.image_size=224,224",
-        "--config.features.views=1",
-    )
-    assert done.returncode == 0, done.stderr
-    return summary_of(tmp_path / "run")
-
-
-@pytest.fixture
-def photographs() -> Path:
-    for name in ("MLC_JAX_TEST_DATA", "MLC_JAX_TEST_WEIGHTS"):
-        if name not in os.environ:
-            pytest.skip(f"{name} is not set: no real photographs or weights here")
-    return Path(os.environ["MLC_JAX_TEST_DATA"])
-
-
-def test_scenes_are_learned_without_a_warning(photographs: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    with (photographs / "scenes" / "labels.csv").open(newline="") as file:
-        header, *rows = csv.reader(file)
-    hidden = rng.random((len(rows), len(header) - 1)) < 0.1
-    with (tmp_path / "labels.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        for row, hide in zip(rows, hidden, strict=True):
-            writer.writerow([row[0], *np.where(hide, "", row[1:])])
-    summary = real_run(tmp_path, tmp_path / "labels.csv", photographs / "scenes" / "images")
-    assert summary["oof"]["macro_roc_auc"]["value"] >= 0.95
-    assert summary["warnings"] == []
-    filled = read_labels(tmp_path / "run" / "labels.csv").table.values
-    truth = np.array([[int(cell) for cell in row[1:]] for row in rows])
-    assert (filled[~hidden] == truth[~hidden]).all()
-    assert (filled[hidden] == truth[hidden]).mean() >= 0.90
-
-
-def test_tops_cannot_be_learned_and_the_run_says_so(photographs: Path, tmp_path: Path) -> None:
-    tops = photographs / "tops"
-    summary = real_run(tmp_path, tops / "labels.txt", tops / "images")
-    assert summary["data"]["usable"] == 972
-    assert len(summary["labels"]) == 4
-    for name, record in summary["labels"].items():
-        assert not record["learnable"], (name, record["verdict"])
-        assert any(name in warning for warning in summary["warnings"])
-    assert abs(summary["oof"]["macro_roc_auc"]["value"] - 0.5) < 0.08
-    given = read_labels(tops / "labels.txt").table
-    made = read_labels(tmp_path / "run" / "labels.csv").table
-    places = np.array([given.filenames.index(name) for name in made.filenames])
-    assert made.known.all()
-    known = given.known[places]
-    assert (made.values[known] == given.values[places][known]).all()
 
 
 def test_the_three_commands_of_stage_2_run_in_order(demo: Path, tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ def test_eight_devices_give_the_metrics_of_one(
             assert summary["labels"][name]["metrics"][metric] == pytest.approx(theirs, abs=0.005)
 
 
+@pytest.mark.slow
 def test_without_a_cache_the_same_features_give_the_same_result(
     finished: tuple[Path, dict[str, Any]], configure: Configure, tmp_path: Path
 ) -> None:
