@@ -29,6 +29,23 @@ def real_run(tmp_path: Path, labels: Path, images: Path) -> dict[str, Any]:
     return summary_of(tmp_path / "run")
 
 
+def stage_2(tmp_path: Path, images: Path) -> dict[str, Any]:
+    """The three commands of stage 2 on the table that `real_run` completed."""
+    trained = tmp_path / "multilabel"
+    for job, keys in (
+        ("multilabel", [f"--config.source={tmp_path / 'run'}"]),
+        ("evaluate", [f"--config.checkpoint={trained}"]),
+        ("predict", [f"--config.checkpoint={trained}", f"--config.data.images={images}"]),
+    ):
+        done = run_command(f"--config=configs/{job}.py", f"--workdir={tmp_path / job}", *keys)
+        assert done.returncode == 0, done.stderr
+    made, again = summary_of(trained), summary_of(tmp_path / "evaluate")
+    for name, figure in made["test"].items():
+        assert again["test"][name]["value"] == pytest.approx(figure["value"], abs=1e-6, nan_ok=True)
+    assert len((tmp_path / "predict" / "predictions.csv").read_text().splitlines()) > 1
+    return made
+
+
 @pytest.fixture
 def photographs() -> Path:
     for name in ("MLC_JAX_TEST_DATA", "MLC_JAX_TEST_WEIGHTS"):
@@ -54,6 +71,12 @@ def test_scenes_are_learned_without_a_warning(photographs: Path, tmp_path: Path)
     truth = np.array([[int(cell) for cell in row[1:]] for row in rows])
     assert (filled[~hidden] == truth[~hidden]).all()
     assert (filled[hidden] == truth[hidden]).mean() >= 0.90
+    (tmp_path / "few").mkdir()
+    for number in range(1, 6):
+        photograph = photographs / "scenes" / "images" / f"{number}.jpg"
+        (tmp_path / "few" / photograph.name).write_bytes(photograph.read_bytes())
+    test = stage_2(tmp_path, tmp_path / "few")["test"]
+    assert test["macro_roc_auc"]["value"] >= 0.95
 
 
 def test_tops_cannot_be_learned_and_the_run_says_so(photographs: Path, tmp_path: Path) -> None:
@@ -71,3 +94,6 @@ def test_tops_cannot_be_learned_and_the_run_says_so(photographs: Path, tmp_path:
     assert made.known.all()
     known = given.known[places]
     assert (made.values[known] == given.values[places][known]).all()
+    made_2 = stage_2(tmp_path, tops / "images" / "image_0.jpg")
+    assert "no better than chance" in made_2["verdict"]
+    assert "no better than chance" in (tmp_path / "multilabel" / "report.html").read_text()
