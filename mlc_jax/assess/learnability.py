@@ -245,7 +245,7 @@ def learnable(
 
 
 def _reason(auc: float, p_holm: float, loss: float, prior: float) -> str:
-    found = f"AUC {auc:.2f}, p {p_holm:.2g} after Holm"
+    found = f"AUC {auc:.2f} before calibration, p {p_holm:.2g} after Holm"
     if not p_holm < LEVEL:
         return f"{found}: no better than chance"
     against = f"log loss {loss:.4g} against {prior:.4g} of the prior"
