@@ -92,9 +92,10 @@ def find_candidates(
 ) -> tuple[tuple[Candidate, ...], dict[str, str]]:
     """Which backbones can be ranked, and which cannot and why.
 
-    The one that `config.backbone` describes comes first, with its weights file, and is treated as
-    in every other job: downloaded if need be, random in the demo. The others are those of
-    `at_hand`.
+    The one that `config.backbone` describes, with its weights file, is treated as in every other
+    job: downloaded if need be, random in the demo. The others are those of `at_hand`. It comes
+    first, but behind the others where its weights are random: the features of the first tell near
+    copies, and random ones cannot.
 
     Args:
       config: the run's, resolved.
@@ -128,13 +129,14 @@ def find_candidates(
             left_out[name] = str(error)
     if refusal is not None and not found:
         raise refusal
-    others = {name: cache_state(name) for name in PUBLISHED if name not in here}
+    others = {name: _in_words(cache_state(name)) for name in PUBLISHED if name not in here}
     left_out = others | left_out
     for candidate in found.values():
         if left_out.get(candidate.name) == "absent":  # from the cache, but given by path
             del left_out[candidate.name]
-    _tell(tuple(found.values()), left_out, journal)
-    return tuple(found.values()), left_out
+    candidates = sorted(found.values(), key=lambda c: c.config.backbone.weights == "random")
+    _tell(candidates, left_out, journal)
+    return tuple(candidates), left_out
 
 
 def _add(
@@ -157,7 +159,7 @@ def _tell(candidates: Sequence[Candidate], left_out: dict[str, str], journal: Jo
     absent = [name for name, reason in left_out.items() if reason == "absent"]
     for name, reason in left_out.items():
         if reason != "absent":
-            journal.warn(f"{name} is left out: {_in_words(reason)}")
+            journal.warn(f"{name} is left out: {reason}")
     if absent:
         journal.note(
             f"left out, because their ImageNet weights are not in the cache: {', '.join(absent)}; "
@@ -171,8 +173,8 @@ def _tell(candidates: Sequence[Candidate], left_out: dict[str, str], journal: Jo
         )
 
 
-def _in_words(reason: str) -> str:
-    return f"its file in the cache is damaged; {REMEDY}" if reason == "damaged" else reason
+def _in_words(state: str) -> str:
+    return f"its file in the cache is damaged; {REMEDY}" if state == "damaged" else state
 
 
 def rank(

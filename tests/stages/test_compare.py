@@ -14,11 +14,13 @@ from ml_collections import ConfigDict
 from configs.compare import get_config
 from mlc_jax.assess.recovery import hide_cells, recovery_figures
 from mlc_jax.errors import WeightsError
+from mlc_jax.journal import Journal
 from mlc_jax.models import backbones
 from mlc_jax.models.backbones import load_backbone
 from mlc_jax.models.download import cached_path
 from mlc_jax.models.published import PUBLISHED
 from mlc_jax.models.weights import write_weights
+from mlc_jax.settings import resolve
 from mlc_jax.stages import compare
 from mlc_jax.training import ranking
 from mlc_jax.training.contenders import Bench, Contender, logistic_regression, ours
@@ -175,6 +177,20 @@ def test_backbones_are_ranked_on_the_same_folds(
     assert any("only backbone that can be ranked" in warning for warning in again["warnings"])
     page = (published / "second" / "report.html").read_text()
     assert "scripts/convert_weights.py --list" in page
+
+
+def test_random_weights_come_last_and_a_damaged_file_is_named(
+    comparison: Configure, published: Path
+) -> None:
+    """The first candidate's features tell near copies, which random ones cannot."""
+    weights_file(cached_path("coarse"), "coarse", seed=2)
+    cached_path("fine").write_bytes(b"torn")
+    config = comparison(compare__rows="backbones", backbone__name="fine")
+    journal = Journal()
+    candidates, left_out = ranking.find_candidates(resolve(config, journal.note), journal)
+    assert [one.title for one in candidates] == ["coarse", "fine (random weights)"]
+    assert list(left_out) == ["fine"]
+    assert any(str(cached_path("fine")) in warning for warning in journal.warnings)
 
 
 def test_without_any_weights_there_is_nothing_to_rank(
