@@ -93,7 +93,9 @@ def training_config(stage: str) -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # adam adamw adadelta adagrad rmsprop sgd lion
     config.optimizer.learning_rate = config_dict.placeholder(float)  # of the heads
-    config.optimizer.l2 = config_dict.placeholder(float)  # penalty l2/2 · ||kernel||² per output
+    config.optimizer.l2 = config_dict.placeholder(
+        float
+    )  # l2/2 · ||kernels||² on the sum of losses: 1/C
 
     config.schedule = ConfigDict()
     # constant cosine exponential piecewise one_cycle plateau notebook (the original's plateau rule)
@@ -157,7 +159,7 @@ def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:
         "features.dtype": "float32" if tuned else "float16",
         "epochs": 15 if demo else 40,
         "optimizer.learning_rate": 3e-3 if linear else (3e-4 if demo else 1e-5),
-        "optimizer.l2": 0.3 if linear else 0.0,
+        "optimizer.l2": 200.0 if linear else 0.0,
         # A cosine has to run its course: the best epoch is kept, but nothing stops early.
         "schedule.name": "cosine" if linear else "plateau",
         "patience": 40 if linear else 5,

@@ -15,13 +15,13 @@ CACHE = cache_folder()
 WEIGHTS_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 
 
-def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     # One device, as a newcomer has: the tests' simulated ones are not for whole runs.
     environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")}
-    environment["MLC_JAX_CACHE"] = str(CACHE)
+    environment |= {"MLC_JAX_CACHE": str(CACHE), "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-m", "mlc_jax.main", *arguments],
-        cwd=ROOT,
+        cwd=cwd,
         env=environment,
         capture_output=True,
         text=True,

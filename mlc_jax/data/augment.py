@@ -114,9 +114,9 @@ def draw_view(
     )
     seen = warp(image, matrix)
     if augmentation.horizontal_flip and flip_left < 0.5:
-        seen = seen[:, ::-1]
+        seen = cv2.flip(seen, 1)
     if augmentation.vertical_flip and flip_up < 0.5:
-        seen = seen[::-1]
+        seen = cv2.flip(seen, 0)
     low, high = augmentation.brightness
     table = np.clip(np.arange(256) * (low + light * (high - low)), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(table[seen])
+    return cv2.LUT(seen, table)

@@ -188,7 +188,7 @@ def cross_fit(
             config.schedule,
             plans.steps,
             config.epochs,
-            backbone_rate=backbone_rate(config),
+            backbone_rate(config),
         ),
         config.loss,
         plans.steps,

@@ -129,7 +129,6 @@ def joint_fit(
             config.schedule,
             plans.steps,
             config.epochs,
-            labels_count,
             backbone_rate(config),
         ),
         config.loss,

@@ -31,10 +31,12 @@ class Optimizer(NamedTuple):
       tx: applied at every step.
       plateau: applied once per epoch to the validation loss; its state's `scale` multiplies the
         updates of the next epoch.
+      l2: the penalty l2/2 · ||kernels||² on the sum of a head's losses over its known cells.
     """
 
     tx: optax.GradientTransformation
     plateau: optax.GradientTransformationExtraArgs
+    l2: float
 
 
 class NotebookState(NamedTuple):
@@ -73,20 +75,16 @@ def make_optimizer(
     schedule: ConfigDict,
     steps_per_epoch: int,
     epochs: int,
-    outputs: int = 1,
     backbone_rate: float | None = None,
 ) -> Optimizer:
     """Builds the optimizer that `config.optimizer` and `config.schedule` describe.
 
     Args:
-      optimizer: `name`, `learning_rate`, and `l2`: l2/2 · ||kernel||² / outputs is added to the
-        mean loss (biases go free), so that a linear head of many labels is penalised as one head
-        per label would be.
+      optimizer: `name`, `learning_rate` and `l2`.
       schedule: `name`; `factor` and `rtol` for the two plateau rules; `warmup` (share of all steps)
         for cosine and one_cycle; `rate` (per epoch) for exponential; `boundaries` (shares of all
         steps) and `factor` for piecewise.
       steps_per_epoch, epochs: the length of the run, for the schedules that span it.
-      outputs: labels of a head.
       backbone_rate: learning rate of the backbone's part of a `Trained`, which follows the same
         schedule and is not penalised; None where nothing of it is trained.
 
@@ -109,14 +107,14 @@ def make_optimizer(
         # A factor of 1 is the rule that never acts, so that every run has the same state.
         factor = schedule.factor if schedule.name == "notebook" else 1.0
         plateau = notebook_plateau(factor, schedule.rtol)
-    penalty = optax.add_decayed_weights(optimizer.l2 / outputs, mask=_kernels)
-    rate = _rate(schedule, optimizer.learning_rate, steps_per_epoch, epochs)
-    head = optax.chain(penalty, OPTIMIZERS[optimizer.name](rate))
+    head = OPTIMIZERS[optimizer.name](
+        _rate(schedule, optimizer.learning_rate, steps_per_epoch, epochs)
+    )
     if backbone_rate is None:
-        return Optimizer(head, plateau)
+        return Optimizer(head, plateau, optimizer.l2)
     tuned = OPTIMIZERS[optimizer.name](_rate(schedule, backbone_rate, steps_per_epoch, epochs))
     parts = {"head": head, "backbone": tuned}
-    return Optimizer(optax.partition(parts, Trained("head", "backbone")), plateau)
+    return Optimizer(optax.partition(parts, Trained("head", "backbone")), plateau, optimizer.l2)
 
 
 def _rate(
@@ -136,10 +134,6 @@ def backbone_rate(config: ConfigDict) -> float | None:
     """The learning rate of the backbone, or None where it is frozen whole."""
     tuned = config.backbone.trainable != "none"
     return float(config.backbone.learning_rate) if tuned else None
-
-
-def _kernels(params: Any) -> Any:
-    return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
 def _warmed_cosine(peak: float, warmup: float, total: int) -> optax.Schedule:

@@ -173,7 +173,6 @@ def _one_step(
             config.schedule,
             plans.steps,
             config.epochs,
-            outputs,
             backbone_rate(config),
         ),
         config.loss,

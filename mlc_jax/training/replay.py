@@ -66,7 +66,7 @@ def leaky_fit(
     )
     recipe = Recipe(
         HeadStack(config.head.name, feature_shape, outputs=labels),
-        make_optimizer(config.optimizer, config.schedule, plans.steps, config.epochs, labels),
+        make_optimizer(config.optimizer, config.schedule, plans.steps, config.epochs),
         config.loss,
         plans.steps,
     )

@@ -187,6 +187,8 @@ def make_train_step(recipe: Recipe, network: Network, axis_name: str | None = No
         gradients = jax.vmap(lambda g, n: jax.tree.map(lambda x: x / jnp.maximum(n, 1.0), g))(
             gradients, sums.loss_count
         )
+        if optimizer.l2:
+            gradients = _penalised(gradients, state.params, frozen.statistics, optimizer.l2)
         # A dot product, since it costs half of what looking at each number does. Its overflow at
         # a norm of 1.8e19 is no false alarm: Adam squares gradients too.
         squares = jax.tree.leaves(jax.tree.map(jax.vmap(_squared_norm), gradients))
@@ -201,6 +203,26 @@ def make_train_step(recipe: Recipe, network: Network, axis_name: str | None = No
         ), sums._replace(broken=broken)
 
     return train_step
+
+
+def _penalised(
+    gradients: Trained, params: Trained, statistics: LabelStatistics, l2: float
+) -> Trained:
+    """Adds the gradient of l2/2 · ||kernels||² to gradients of the mean loss.
+
+    The penalty is a Gaussian prior on a head's kernels (not on biases): it is set against the sum
+    of the losses over the head's known cells, as scikit-learn's C = 1/l2 is, so a head that knows
+    little stays near what its labels' shares say.
+    """
+    cells = (statistics.positives + statistics.negatives).sum(axis=-1)
+    rate = l2 / jnp.maximum(cells, 1.0)
+
+    def add(path: tuple[Any, ...], gradient: jax.Array, param: jax.Array) -> jax.Array:
+        if path[-1].key != "kernel":
+            return gradient
+        return gradient + rate.reshape(-1, *[1] * (param.ndim - 1)) * param
+
+    return gradients._replace(head=jax.tree.map_with_path(add, gradients.head, params.head))
 
 
 def _squared_norm(array: jax.Array) -> jax.Array:

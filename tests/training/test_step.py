@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from sklearn.linear_model import LogisticRegression
 
 from mlc_jax.data.sampling import Plan
 from mlc_jax.loss_settings import loss_config
@@ -30,9 +31,11 @@ from mlc_jax.training.targets import LabelStatistics
 HEADS, BATCH, SHAPE = 4, 12, (2, 2, 8)
 
 
-def recipe(head: str, optimizer: str = "sgd", rate: float = 0.1, context: int = 0) -> Recipe:
+def recipe(
+    head: str, optimizer: str = "sgd", rate: float = 0.1, context: int = 0, l2: float = 0.0
+) -> Recipe:
     schedule = ConfigDict({"name": "constant", "factor": 0.7, "rtol": 0.004, "warmup": 0.1})
-    keys = ConfigDict({"name": optimizer, "learning_rate": rate, "l2": 0.0})
+    keys = ConfigDict({"name": optimizer, "learning_rate": rate, "l2": l2})
     made = make_optimizer(keys, schedule, 10, 10)
     return Recipe(HeadStack(head, SHAPE, 1, context), made, loss_config(), 10)
 
@@ -103,6 +106,38 @@ def test_a_head_without_a_known_cell_stays_where_it_is() -> None:
     assert float(sums.known[1]) == 0
     same = jax.tree.map(lambda a, b: bool((a[1] == b[1]).all()), after.params, state.params)
     assert all(jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize("strength", [0.5, 5.0, 50.0])
+def test_a_penalised_head_is_scikit_learn_s_logistic_regression(strength: float) -> None:
+    made = recipe("linear", rate=0.2, l2=strength)
+    rng = np.random.default_rng(3)
+    whole = batch()._replace(
+        inputs=jnp.asarray(rng.normal(size=(HEADS, 60, *SHAPE)), jnp.float32),
+        labels=jnp.asarray(rng.integers(0, 2, (HEADS, 60, 1)), jnp.float32),
+        weights=jnp.asarray(rng.random((HEADS, 60, 1)) < 0.6, jnp.float32),
+        context=jnp.zeros((HEADS, 60, 0)),
+        valid=jnp.ones((HEADS, 60), jnp.bool_),
+    )
+    # What the labels' statistics count are the known cells: those of weight 1.
+    positives = (whole.labels * whole.weights).sum(axis=1)
+    negatives = whole.weights.sum(axis=1) - positives
+    told = frozen()._replace(statistics=LabelStatistics(positives, negatives, positives))
+    step = make_train_step(made, head_network(made.stack))
+
+    @jax.jit
+    def trained(state: TrainState) -> TrainState:
+        return jax.lax.scan(lambda s, _: (step(s, told, whole)[0], None), state, length=3000)[0]
+
+    fitted = trained(started(made)).params.head["dense"]
+    pooled = np.asarray(whole.inputs).mean(axis=(2, 3))
+    for head in range(HEADS):
+        x = np.float64(pooled[head] - told.mean[head]) / told.std[head]
+        known = np.asarray(whole.weights[head, :, 0]) > 0
+        peer = LogisticRegression(C=1 / strength, solver="newton-cholesky", tol=1e-8)
+        peer.fit(x[known], np.asarray(whole.labels)[head, known, 0])
+        np.testing.assert_allclose(fitted["kernel"][head, :, 0], peer.coef_[0], atol=2e-4)
+        np.testing.assert_allclose(fitted["bias"][head], peer.intercept_, atol=2e-4)
 
 
 def test_a_stopped_head_does_not_move_and_the_others_do() -> None:
