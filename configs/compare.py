@@ -5,7 +5,8 @@
 
 prints one table, best first, with paired intervals. `--config.compare.rows=full` adds conv heads
 and the original's network, `training` compares optimizers, schedules and thresholds, `filling` asks
-whether stage 2 gains from filled cells, `backbones` ranks the backbones whose weights are here.
+whether stage 2 gains from filled cells, `backbones` ranks the named backbone and those whose
+ImageNet weights are in the cache, with seconds and megabytes beside the score.
 `--config.audit=true` hides known cells instead, completes the table, and says how many came back
 right.
 """

@@ -33,7 +33,7 @@ CHOICES = {
     ),
     "parallel": ("jit", "pmap"),
 }
-ROWS = ("default", "full", "training", "filling")
+ROWS = ("default", "full", "training", "filling", "backbones")
 METHODS = ("crossfit", "notebook")
 THRESHOLDS = ("fixed", "matched", "f1", "g_mean", "youden", "recall", "cost")
 

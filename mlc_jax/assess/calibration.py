@@ -48,28 +48,6 @@ def apply_platt(logits: np.ndarray, slopes: np.ndarray, intercepts: np.ndarray) 
     return sigmoid(slopes * logits + intercepts)
 
 
-def prior_shift(
-    logits: np.ndarray, sampled_odds: float | np.ndarray, true_odds: float | np.ndarray
-) -> np.ndarray:
-    """Logits of a model fitted at one share of positives, corrected to another.
-
-    Adds log(true odds / sampled odds) (King and Zeng, 2001, equation 7; odds = positives to
-    negatives), which is exact for a model whose probabilities are right on the sampled data.
-
-    Args:
-      logits: float [...].
-      sampled_odds, true_odds: positive, finite; scalars or of a shape that broadcasts.
-
-    Raises:
-      ValueError: odds that are not positive and finite.
-    """
-    sampled, true = np.asarray(sampled_odds, np.float64), np.asarray(true_odds, np.float64)
-    for odds in (sampled, true):
-        if not np.all(np.isfinite(odds) & (odds > 0)):
-            raise ValueError(f"odds must be positive and finite, not {odds.tolist()}")
-    return np.asarray(logits, np.float64) + np.log(true) - np.log(sampled)
-
-
 def fit_platt(logits: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     """One label's map.
 

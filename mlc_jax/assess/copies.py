@@ -36,7 +36,7 @@ def agreement_of_copies(
     number = np.unique(groups, return_inverse=True)[1]
     for label in range(labels.shape[1]):
         own = mask[:, label]
-        known = np.bincount(number[own], minlength=number.max(initial=-1) + 1)
+        known = np.bincount(number[own], minlength=int(np.max(number, initial=-1)) + 1)
         ones = np.bincount(number[own], labels[own, label] == 1, len(known))
         pairs = int(np.sum(known * (known - 1) // 2))
         disagree = int(np.sum(ones * (known - ones)))

@@ -56,7 +56,7 @@ def bootstrap_interval(
     if np.isnan(value):
         return Interval(value, value, value)
     members = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
-    drawn = int(members.max()) + 1
+    drawn = int(np.max(members)) + 1
     rng = np.random.default_rng(seed)
     block = max(1, _BLOCK_WEIGHTS // n)
     figures = []

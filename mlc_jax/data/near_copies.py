@@ -53,7 +53,7 @@ def group_images(digests: tuple[str, ...], features: np.ndarray, similarity: flo
     pairs = similar_pairs(features, similarity)
     near = pairs[exact_groups[pairs[:, 0]] != exact_groups[pairs[:, 1]]]
     groups = joined(exact_groups, near)
-    largest = int(np.bincount(groups).max(initial=0))
+    largest = int(np.max(np.bincount(groups), initial=0))
     if near.size and largest > max(10, _LARGEST * len(digests)):
         return Groups(
             exact_groups,

@@ -90,7 +90,7 @@ def balanced_label(rows: np.ndarray, labels: np.ndarray, ratio: float) -> HeadRo
     sizes = np.bincount(labels, minlength=2)
     minority = int(sizes[1] < sizes[0])
     shown = sizes.copy()
-    if sizes.min():
+    if np.min(sizes):
         wished = round(sizes[1 - minority] * ratio / (1 - ratio))
         shown[minority] = max(sizes[minority], wished)
     return _compact(rows, labels.astype(np.int64), shown)
@@ -104,7 +104,7 @@ def balanced_labelsets(rows: np.ndarray, labels: np.ndarray) -> HeadRows:
       labels: int8 [n, L], 0, 1 or -1; an unknown cell is a value of its own.
     """
     _, strata, sizes = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
-    return HeadRows(rows, strata.ravel(), np.full(sizes.size, sizes.max()))
+    return HeadRows(rows, strata.ravel(), np.full(sizes.size, np.max(sizes)))
 
 
 def balanced_rarest(rows: np.ndarray, labels: np.ndarray, ratio: float) -> HeadRows:

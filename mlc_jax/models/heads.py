@@ -1,7 +1,7 @@
 """Trainable heads over frozen feature maps, and stacks of them that train at once.
 
 A stack holds one head per label and fold. Its parameters are those of one head with a leading axis
-of heads, and `apply_stack` runs them all in one vmapped program.
+of heads, and `jax.vmap` of `apply` runs them all in one program.
 """
 
 import math
@@ -156,7 +156,3 @@ class HeadStack:
         # Standardised features have the norm sqrt(C). With one less, a few numbers of context would
         # be learned long after the features have explained them away.
         return logits + context * math.sqrt(self.feature_shape[-1]) @ params[_CONTEXT]
-
-    def apply_stack(self, params: Params, features: jax.Array) -> jax.Array:
-        """All heads: features [heads, B, h, w, C] to logits [heads, B, outputs]."""
-        return jax.vmap(self.apply)(params, features)

@@ -1,12 +1,24 @@
-"""What the report of a comparison says: who learns best from this table, or what comes back."""
+"""What the report of a comparison says: who learns best, on which backbone, or what comes back."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mlc_jax.report import numbers
 from mlc_jax.report.circumstances import how_it_ran, how_to_repeat, what_went_in
 from mlc_jax.report.comparison_plots import gap_plot, share_lines
-from mlc_jax.report.parts import Cell, Column, Page, Part, Picture, Section, Table, Text, Tile
+from mlc_jax.report.parts import (
+    Cell,
+    Column,
+    Listing,
+    Page,
+    Part,
+    Picture,
+    Section,
+    Table,
+    Text,
+    Tile,
+)
 from mlc_jax.report.run import FinishedRun
 
 _CONTEST = {
@@ -34,6 +46,14 @@ _JUDGED_ON = (
     "All ways see the same images in the same folds with the same features. Figures are of cells "
     "that people gave, each asked of models that had not seen the image."
 )
+_RANKED_ON = (
+    "All backbones see the same images, of the same size, in the same folds, and the same heads "
+    "learn from their features. Near copies were found with the features of “{}”. Figures are of "
+    "cells that people gave, each asked of heads that had not seen the image."
+)
+_NO_SECONDS = (
+    "not timed: the features lay in the cache already, or are not kept and computed in every step"
+)
 
 
 def compare_page(run: FinishedRun, plots_folder: Path) -> Page:
@@ -48,6 +68,8 @@ def compare_page(run: FinishedRun, plots_folder: Path) -> Page:
         outcome, tiles, section = _audit(summary["audit"], plots_folder)
     elif "filling" in summary:
         outcome, tiles, section = _filling(summary["filling"], plots_folder)
+    elif "backbones" in summary:
+        outcome, tiles, section = _ranking(summary, plots_folder)
     else:
         outcome, tiles, section = _contest(summary, plots_folder)
     return Page(
@@ -82,42 +104,103 @@ def _contest(summary: dict[str, Any], folder: Path) -> tuple[str, tuple[Tile, ..
                 f"honestly {numbers.figure(leak['honest_macro_roc_auc'])}",
             )
         )
-    parts.append(
-        Table(
-            (Column("Way to learn", words=True), *_CONTEST.values(), Column("Seconds")),
-            tuple(
-                (
-                    Cell(row["name"]),
-                    *(
-                        Cell(
-                            _figure(row[name]),
-                            detail=_span(row["auc"]) if name == "macro_roc_auc" else "",
-                        )
-                        for name in _CONTEST
-                    ),
-                    Cell(f"{row['seconds']:.1f}"),
-                )
-                for row in rows
-            ),
-        )
-    )
-    file = folder / "comparison.png"
-    alt = gap_plot(file, rows, reference)
-    parts.append(
-        Picture(
-            file,
-            "Paired differences",
-            alt,
-            f"Macro AUC minus that of “{reference}”, with 95 % intervals: both are resampled over "
-            "the same images. An interval that crosses the line is no difference that these data "
-            "could show.",
-        )
-    )
+    seconds = [(Cell(f"{row['seconds']:.1f}"),) for row in rows]
+    parts.append(_standings("Way to learn", rows, (Column("Seconds"),), seconds))
+    parts.append(_gaps(rows, reference, folder))
     outcome = (
         f"Of {len(rows)} ways to learn from this table, “{rows[0]['name']}” has the lowest log "
         "loss out of fold."
     )
     return outcome, tuple(tiles), Section("contest", "Side by side", tuple(parts))
+
+
+def _ranking(summary: dict[str, Any], folder: Path) -> tuple[str, tuple[Tile, ...], Section]:
+    rows, reference = summary["backbones"], summary["reference"]
+    costs = (
+        Column("Features, s", "in which the backbone ran over all views of all images"),
+        Column("Heads, s", "in which all heads were fitted and asked"),
+        Column("Weights, MB", "in memory, float32; below, millions of parameters"),
+        Column("Features, MB", "of all views of all images, as they are kept"),
+    )
+    cells = [
+        (
+            _cost(row["feature_seconds"], note=_NO_SECONDS),
+            _cost(row["head_seconds"]),
+            Cell(f"{row['weight_megabytes']:.1f}", detail=f"{row['parameters'] / 1e6:.1f} M"),
+            _cost(row["feature_megabytes"], note="not kept"),
+        )
+        for row in rows
+    ]
+    parts: list[Part] = [
+        Text(_RANKED_ON.format(reference)),
+        _standings("Backbone", rows, costs, cells, detail="weights"),
+        _gaps(rows, reference, folder),
+    ]
+    left_out = summary["left_out"]
+    absent = [name for name, reason in left_out.items() if reason == "absent"]
+    if absent:
+        parts.append(
+            Text(
+                "Left out, because their ImageNet weights are not in the cache: "
+                f"{', '.join(absent)}. “python scripts/convert_weights.py --list” says where each "
+                "file comes from and where it belongs."
+            )
+        )
+    others = {name: reason for name, reason in left_out.items() if reason != "absent"}
+    if others:
+        parts.append(Listing(tuple(f"{name} is left out: {why}" for name, why in others.items())))
+    best = rows[0]
+    outcome = (
+        f"Of {len(rows)} backbones, “{best['name']}” has the lowest log loss out of fold."
+        if len(rows) > 1
+        else f"Only “{best['name']}” could be ranked: the weights of no other backbone are here."
+    )
+    tiles = (Tile(numbers.figure(best["macro_roc_auc"]), f"macro AUC of {best['name']}"),)
+    return outcome, tiles, Section("backbones", "Backbones side by side", tuple(parts))
+
+
+def _cost(value: float | None, note: str = "") -> Cell:
+    return Cell(numbers.DASH, note=note) if value is None else Cell(f"{value:.1f}")
+
+
+def _standings(
+    title: str,
+    rows: list[dict[str, Any]],
+    costs: tuple[Column, ...],
+    cells: Sequence[tuple[Cell, ...]],
+    detail: str = "",
+) -> Table:
+    """A row's name, its figures, and what it cost; `detail` names what is said below the name."""
+    return Table(
+        (Column(title, words=True), *_CONTEST.values(), *costs),
+        tuple(
+            (
+                Cell(row["name"], detail=row[detail] if detail else ""),
+                *(
+                    Cell(
+                        _figure(row[name]),
+                        detail=_span(row["auc"]) if name == "macro_roc_auc" else "",
+                    )
+                    for name in _CONTEST
+                ),
+                *own,
+            )
+            for row, own in zip(rows, cells, strict=True)
+        ),
+    )
+
+
+def _gaps(rows: list[dict[str, Any]], reference: str, folder: Path) -> Picture:
+    file = folder / "comparison.png"
+    alt = gap_plot(file, rows, reference)
+    return Picture(
+        file,
+        "Paired differences",
+        alt,
+        f"Macro AUC minus that of “{reference}”, with 95 % intervals: both are resampled over "
+        "the same images. An interval that crosses the line is no difference that these data "
+        "could show.",
+    )
 
 
 def _audit(rows: list[dict[str, Any]], folder: Path) -> tuple[str, tuple[Tile, ...], Section]:

@@ -63,7 +63,7 @@ def threshold_curves(
         name_panel(axes, label, f"best F1 {f1.max():.3f}")
         if threshold is not None:
             axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=":")
-            there = f1[np.searchsorted(at, threshold, side="right") - 1]
+            there = f1[int(np.searchsorted(at, threshold, side="right")) - 1]
             said.append(f"{label} {there:.3f} at its threshold {threshold:.3f}")
         else:
             said.append(f"{label} without a threshold")

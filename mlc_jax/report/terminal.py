@@ -121,22 +121,37 @@ def _compare_tables(summary: dict[str, Any]) -> list[Table]:
             figures = (_figure(row["map"]), _figure(row["macro_roc_auc"]))
             table.add_row(f"{row['hidden']:.0%}", row["variant"], *figures)
         return [table]
+    if "backbones" in summary:
+        costs = ("feature_seconds", "head_seconds", "weight_megabytes", "feature_megabytes")
+        headings = ["log loss", "macro AUC", "gap of AUC"]
+        headings += ["features s", "heads s", "weights MB", "features MB"]
+        title = f"backbones: human labels only, out of fold; gaps to {summary['reference']}"
+        table = _table(title, "backbone", headings)
+        for row in summary["backbones"]:
+            spent = ("–" if row[name] is None else f"{row[name]:.1f}" for name in costs)
+            table.add_row(*_standing(row), *spent)
+        return [table]
     headings = ["log loss", "macro AUC", "gap to " + summary["reference"], "mAP", "Brier", "ECE"]
     table = _table("compare: human labels only, out of fold", "way to learn", headings)
     for row in summary["rows"]:
-        gap = row["auc_gap"]
-        table.add_row(
-            Text(row["name"]),
-            _figure(row["log_loss"]),
-            _figure(row["macro_roc_auc"]),
-            f"{_figure(gap['value'])} ({_figure(gap['low'])} to {_figure(gap['high'])})",
-            *(_figure(row[name]) for name in ("map", "brier", "ece")),
-        )
+        table.add_row(*_standing(row), *(_figure(row[name]) for name in ("map", "brier", "ece")))
     return [table]
+
+
+def _standing(row: dict[str, Any]) -> tuple[Text, str, str, str]:
+    gap = row["auc_gap"]
+    return (
+        Text(row["name"]),
+        _figure(row["log_loss"]),
+        _figure(row["macro_roc_auc"]),
+        f"{_figure(gap['value'])} ({_figure(gap['low'])} to {_figure(gap['high'])})",
+    )
 
 
 def _compare_lines(summary: dict[str, Any], workdir: Path) -> tuple[str, str]:
     outcome = "compared"
+    if "backbones" in summary:
+        outcome = f"{len(summary['backbones'])} ranked, {len(summary['left_out'])} left out"
     if "leak" in summary:
         leak = summary["leak"]
         outcome = (

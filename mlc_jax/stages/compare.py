@@ -1,11 +1,11 @@
-"""Compare: ways to learn from a table with blanks on the same folds, or an audit of the filling.
+"""Compare: ways to learn, or backbones, on the same folds; or an audit of the filling.
 
 Everything is judged out of fold on cells that people gave, but for the replay of the original's
 leak, which is shown beside the honest figures to say where its 0.98 came from. Nothing is
 checkpointed: features are kept, and the fits are repeated when a comparison is stopped.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from mlc_jax.training.feeds import choose_backbone, feature_shape_of, open_featu
 from mlc_jax.training.filling import VARIANTS, filling_rows
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.provenance import describe_run, row_inputs, run_inputs
+from mlc_jax.training.ranking import Candidate, find_candidates, rank
 from mlc_jax.training.replay import leaky_fit
 
 KINDS = ("random", "by class")
@@ -61,8 +62,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     config = resolve(config, journal.note)
     with owned(workdir):
         collection = without_filled(open_collection(config, cache_folder(), journal))
-        backbone = choose_backbone(config, journal)
-        inputs = run_inputs(config, collection, backbone)
+        candidates: tuple[Candidate, ...] = ()
+        if config.compare.rows == "backbones" and not config.audit:
+            candidates, left_out = find_candidates(config, journal)
+        backbone = candidates[0].load() if candidates else choose_backbone(config, journal)
+        inputs = run_inputs(config, collection, backbone) | _weights_of(candidates)
         finished = claim(workdir, inputs, row_inputs(collection), accept=config.accept_changes)
         for change in changes(workdir):
             journal.warn(change)
@@ -73,6 +77,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         bench = open_bench(config, collection, backbone, journal)
         if config.audit:
             found = {"audit": audit(bench, journal)}
+        elif candidates:
+            found = backbones(bench, candidates, collection, journal) | {"left_out": left_out}
         elif config.compare.rows == "filling":
             found = {"filling": filling(bench, journal)}
         else:
@@ -130,6 +136,17 @@ def contest(
             answers.append(ask(contender))
             advance(1)
     reference = next((a for a in answers if a.name == "ours"), answers[0])
+    records = judged(bench, answers, reference, journal)
+    found: dict[str, Any] = {"rows": records, "reference": reference.name}
+    if rows != "training":
+        found["leak"] = replay(bench, records, journal)
+    return found
+
+
+def judged(
+    bench: Bench, answers: Sequence[Answer], reference: Answer, journal: Journal
+) -> list[dict[str, Any]]:
+    """The figures of every answer and its gap to the reference, the lowest log loss first."""
     mask = bench.values != MISSING
     mask[:, list(bench.deal.unfit)] = False
     records: list[dict[str, Any]] = []
@@ -155,11 +172,28 @@ def contest(
                 }
             )
             advance(1)
-    records.sort(key=lambda record: record["log_loss"])
-    found: dict[str, Any] = {"rows": records, "reference": reference.name}
-    if rows != "training":
-        found["leak"] = replay(bench, records, journal)
-    return found
+    return sorted(records, key=lambda record: record["log_loss"])
+
+
+def backbones(
+    bench: Bench, candidates: Sequence[Candidate], collection: Collection, journal: Journal
+) -> dict[str, Any]:
+    """Ranks backbones by what the impute job's heads make of their features.
+
+    Folds are dealt once, and near copies are found with the features of the first backbone, so all
+    are asked about the same images by heads that were fitted on the same ones.
+
+    Returns:
+      the parts of summary.json: `backbones`, best first, and `reference`, the first one's title.
+    """
+    ranked = rank(candidates, bench, collection.images, journal)
+    answers = [one.answer for one in ranked]
+    costs = {one.answer.name: one.costs() for one in ranked}
+    records = judged(bench, answers, answers[0], journal)
+    for record in records:
+        del record["seconds"]  # the costs say whose
+        record |= costs[record["name"]]
+    return {"backbones": records, "reference": answers[0].name}
 
 
 def replay(bench: Bench, records: list[dict[str, Any]], journal: Journal) -> dict[str, Any]:
@@ -265,6 +299,14 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         flat.append(line)
     with replacing(path) as temporary:
         pd.DataFrame(flat).to_csv(temporary, index=False)
+
+
+def _weights_of(candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """What decides a ranking beside the weights of its first backbone: all that are ranked."""
+    weights: dict[str, list[str]] = {}
+    for candidate in candidates:
+        weights.setdefault(candidate.name, []).append(candidate.digest)
+    return {"backbones": weights} if weights else {}
 
 
 def _conv_bench(

@@ -33,9 +33,10 @@ from mlc_jax.training.program import PLATFORMS, export_program, write_head
 from mlc_jax.training.provenance import without_paths
 from mlc_jax.training.restore import TrainedRun, open_run, scorer
 
-FILES = {
-    "program.jaxexport": "the whole classifier as StableHLO, in the container of jax.export",
-    "backbone.safetensors": "weights of the backbone, as `config.backbone.weights` reads them",
+PROGRAM = "program.jaxexport"
+PROGRAM_IS = "the whole classifier as StableHLO, in the container of jax.export"
+BACKBONE_IS = "weights of {}, as `config.backbone.weights` reads them"
+OTHERS = {
     "head.safetensors": "head, feature standardisation, calibration, thresholds",
     "labels.json": "the names of the outputs, in order",
     "thresholds.json": "per label the threshold, the rule that chose it, its spread over folds",
@@ -66,20 +67,16 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     with owned(workdir):
         trained = open_run(Path(config.checkpoint), journal)
         params = trained_params(trained.classifier, which)
-        clear(workdir, config.stage, (*FILES, DIGESTS))
+        files = files_of(trained.backbone)
+        earlier = (path.name for path in workdir.glob("backbone*.safetensors"))
+        clear(workdir, config.stage, (*dict.fromkeys((*files, *earlier)), DIGESTS))
         with journal.phase("export", 0, "files"):
-            backbone = tuned_backbone(_as_published(trained), params)
-            write_weights(
-                workdir / "backbone.safetensors",
-                backbone.name,
-                backbone.params,
-                backbone.preprocess,
-            )
+            write_backbones(workdir, tuned_backbone(_as_published(trained), params))
             write_head(workdir / "head.safetensors", trained, which)
             program = export_program(trained, which).serialize()
-            write_bytes(workdir / "program.jaxexport", bytes(program))
+            write_bytes(workdir / PROGRAM, bytes(program))
         with journal.phase("check the program", CHECKED_IMAGES, "images") as advance:
-            difference = check_program(workdir / "program.jaxexport", trained, which)
+            difference = check_program(workdir / PROGRAM, trained, which)
             advance(CHECKED_IMAGES)
         thresholds = json.loads((trained.workdir / "thresholds.json").read_text())
         write_json(workdir / "thresholds.json", thresholds)
@@ -87,7 +84,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         write_json(workdir / "config.json", without_paths(trained.config))
         card = describe_card(trained, which, thresholds, difference)
         write_text(workdir / "README.md", model_card(card, trained.summary))
-        digests = {name: digest_file(workdir / name) for name in sorted(FILES)}
+        digests = {name: digest_file(workdir / name) for name in sorted(files)}
         lines = [f"{digest}  {name}\n" for name, digest in digests.items()]
         write_text(workdir / DIGESTS, "".join(lines))
         # Meant to be handed on, so it names no path of this machine.
@@ -105,11 +102,40 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             "digests": digests,
         }
         write_json(workdir / "summary.json", summary)
-        for name in FILES:
+        for name in files:
             size = (workdir / name).stat().st_size
             journal.line(f"{digests[name][:12]}…  {size:>12,} bytes  {workdir / name}")
         journal.line(f"digests {workdir / DIGESTS}, how to use it {workdir / 'README.md'}")
         return summary
+
+
+def backbone_files(backbone: Backbone) -> dict[str, str]:
+    """Name to file: the weights of each network, since a weight file holds one network's."""
+    parts = backbone.parts
+    return (
+        {part.name: f"backbone-{part.name}.safetensors" for part in parts}
+        if parts
+        else {backbone.name: "backbone.safetensors"}
+    )
+
+
+def files_of(backbone: Backbone) -> dict[str, str]:
+    """The files of an export over this backbone, the digests aside, and what each is."""
+    weights = {file: BACKBONE_IS.format(name) for name, file in backbone_files(backbone).items()}
+    return {PROGRAM: PROGRAM_IS} | weights | OTHERS
+
+
+def write_backbones(workdir: Path, backbone: Backbone) -> None:
+    """Writes the weights, each network's in a file of its own.
+
+    Args:
+      workdir: of the export.
+      backbone: with the parameters to write, batch norms not folded.
+    """
+    files = backbone_files(backbone)
+    for part in backbone.parts or (backbone,):
+        params = backbone.params[part.name] if backbone.parts else backbone.params
+        write_weights(workdir / files[part.name], part.name, params, part.preprocess)
 
 
 def _as_published(trained: TrainedRun) -> Backbone:
@@ -164,17 +190,27 @@ def describe_card(
         },
         "versions": {"jax": importlib.metadata.version("jax")},
         "rules": sorted({record["rule"] for record in thresholds.values()}),
-        "files": FILES,
+        "files": files_of(trained.backbone),
     }
 
 
 def licence_of(trained: TrainedRun) -> str:
-    """The licence of the backbone's weights, as far as it is known."""
-    if trained.backbone.random:
+    """The licences of the backbone's weights, as far as they are known."""
+    parts = trained.backbone.parts or (trained.backbone,)
+    given = trained.config.backbone.weights
+    sources = [given] * len(parts) if given in ("imagenet", "random") else given.split(",")
+    said = [_licence(part, source.strip()) for part, source in zip(parts, sources, strict=True)]
+    if len(set(said)) == 1:
+        return said[0]
+    return "; ".join(f"{part.name}: {text}" for part, text in zip(parts, said, strict=True))
+
+
+def _licence(backbone: Backbone, source: str) -> str:
+    if backbone.random:
         return "none needed, they are random"
-    if trained.config.backbone.weights == "imagenet":
-        return f"{PUBLISHED[trained.backbone.name].licence} (Keras's ImageNet weights)"
+    if source == "imagenet":
+        return f"{PUBLISHED[backbone.name].licence} (Keras's ImageNet weights)"
     return (
-        f"not known here. They came from the file {Path(trained.config.backbone.weights).name}; "
-        "whoever hands this on has to find out"
+        f"not known here. They came from the file {Path(source).name}; whoever hands this on has "
+        "to find out"
     )

@@ -11,7 +11,6 @@ from mlc_jax.assess.calibration import (
     cross_fitted_platt,
     fit_platt,
     fit_platt_per_label,
-    prior_shift,
     sigmoid,
 )
 
@@ -181,16 +180,6 @@ def test_labels_without_a_map_have_a_reason() -> None:
     assert np.isfinite(probabilities[:, 2]).all()
     with pytest.raises(ValueError, match="2 folds"):
         cross_fitted_platt(logits, labels, mask, folds * 0)
-
-
-def test_prior_shift_undoes_resampling() -> None:
-    # Bayes' rule: keeping one negative in nine multiplies every odds by nine.
-    logits = np.linspace(-4, 4, 9)
-    shifted = prior_shift(logits, 1.0, 1 / 9)
-    odds = sigmoid(logits) / (1 - sigmoid(logits))
-    np.testing.assert_allclose(sigmoid(shifted), odds / 9 / (1 + odds / 9))
-    with pytest.raises(ValueError, match="odds"):
-        prior_shift(logits, 0.0, 1.0)
 
 
 def test_sigmoid_is_stable() -> None:

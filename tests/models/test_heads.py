@@ -55,7 +55,7 @@ def test_whole_conv_head_is_the_original_network() -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 8), (2, 2, 8), (3, 1, 8), (4, 7, 8), (31, 2, 8)])
 def test_conv_head_takes_any_map(shape: tuple[int, int, int]) -> None:
     stack = HeadStack("conv", shape, 2)
-    logits = stack.apply_stack(stack.init(0, 3), jnp.ones((3, 5, *shape)))
+    logits = jax.vmap(stack.apply)(stack.init(0, 3), jnp.ones((3, 5, *shape)))
     assert logits.shape == (3, 5, 2)
 
 
@@ -67,7 +67,7 @@ def test_a_head_of_a_stack_is_the_head_alone(name: str) -> None:
     for one, other in zip(jax.tree.leaves(params), jax.tree.leaves(few), strict=True):
         np.testing.assert_array_equal(one[:2], other)
     x = jax.random.normal(jax.random.key(0), (4, 6, 2, 2, 16))
-    together = stack.apply_stack(params, x)
+    together = jax.vmap(stack.apply)(params, x)
     for head in range(4):
         alone = stack.apply(jax.tree.map(lambda leaf, h=head: leaf[h], params), x[head])
         np.testing.assert_allclose(together[head], alone, rtol=1e-5, atol=1e-5)

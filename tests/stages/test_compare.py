@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,18 @@ from ml_collections import ConfigDict
 
 from configs.compare import get_config
 from mlc_jax.assess.recovery import hide_cells, recovery_figures
+from mlc_jax.errors import WeightsError
+from mlc_jax.journal import Journal
+from mlc_jax.models import backbones
+from mlc_jax.models.backbones import load_backbone
+from mlc_jax.models.download import cached_path
+from mlc_jax.models.published import PUBLISHED
+from mlc_jax.models.weights import write_weights
+from mlc_jax.settings import resolve
 from mlc_jax.stages import compare
+from mlc_jax.training import ranking
+from mlc_jax.training.contenders import Bench, Contender, logistic_regression, ours
+from tests.small_networks import Small
 
 Configure = Callable[..., ConfigDict]
 
@@ -87,6 +99,110 @@ def test_every_contender_answers(comparison: Configure, tmp_path: Path, rows: st
         assert leak["seen"] > 0.5
         # The same images on both sides are remembered, whatever can be learned from them.
         assert leak["macro_roc_auc"] > leak["honest_macro_roc_auc"]
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache, and no published weights but those of two small networks."""
+    monkeypatch.setenv("MLC_JAX_CACHE", str(tmp_path / "cache"))
+    entry = replace(PUBLISHED["mobilenet_v2"], folder="https://invalid")
+    for name in list(PUBLISHED):
+        monkeypatch.delitem(PUBLISHED, name)
+    for name in ("fine", "coarse"):
+        monkeypatch.setitem(PUBLISHED, name, replace(entry, file=f"{name}.safetensors"))
+    monkeypatch.setitem(backbones.NETWORKS, "fine", lambda: Small("tf", 4, 6))
+    monkeypatch.setitem(backbones.NETWORKS, "coarse", lambda: Small("torch", 8, 3))
+    return tmp_path
+
+
+def logistic(bench: Bench) -> Contender:
+    """Heads that compile nothing."""
+    return "ours", lambda: logistic_regression(bench)
+
+
+def weights_file(path: Path, name: str, seed: int) -> Path:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    backbone = load_backbone(name, "random", fold=False, seed=seed)
+    write_weights(path, name, backbone.params, backbone.preprocess)
+    return path
+
+
+@pytest.mark.parametrize("heads", [logistic, pytest.param(ours, marks=pytest.mark.slow)])
+def test_backbones_are_ranked_on_the_same_folds(
+    comparison: Configure,
+    published: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    heads: Callable[[Bench], Contender],
+) -> None:
+    """The same weights have the same figures in whichever company, named or from the cache."""
+    monkeypatch.setattr(ranking, "ours", heads)
+    mine = weights_file(published / "mine.safetensors", "fine", seed=1)
+    weights_file(cached_path("coarse"), "coarse", seed=2)
+
+    def ranked(name: str, weights: str, workdir: str) -> dict[str, Any]:
+        config = comparison(
+            compare__rows="backbones",
+            backbone__name=name,
+            backbone__weights=weights,
+            near_copies=2.0,
+        )
+        return compare.run(config, published / workdir)
+
+    summary = ranked("fine", str(mine), "first")
+    rows = {row["name"]: row for row in summary["backbones"]}
+    assert set(rows) == {"fine (mine.safetensors)", "coarse"}
+    assert summary["reference"] == "fine (mine.safetensors)"
+    assert summary["left_out"] == {}
+    losses = [row["log_loss"] for row in summary["backbones"]]
+    assert losses == sorted(losses)
+    for name, channels in (("fine (mine.safetensors)", 6), ("coarse", 3)):
+        row = rows[name]
+        assert row["feature_seconds"] > 0
+        assert row["head_seconds"] > 0
+        # The image and one view of it, pooled, two bytes a value.
+        values = summary["data"]["usable"] * 2 * channels
+        assert row["feature_megabytes"] == pytest.approx(2 * values / 1e6)
+        assert row["weight_megabytes"] == pytest.approx(4 * row["parameters"] / 1e6)
+    written = {row["name"]: row for row in lines(published / "first")}
+    assert float(written["coarse"]["auc_gap_low"]) == rows["coarse"]["auc_gap"]["low"]
+    assert float(written["coarse"]["weight_megabytes"]) == rows["coarse"]["weight_megabytes"]
+    assert "Features, MB" in (published / "first" / "report.html").read_text()
+
+    again = ranked("coarse", "imagenet", "second")
+    (alone,) = again["backbones"]
+    assert again["left_out"] == {"fine": "absent"}
+    assert alone["feature_seconds"] is None  # they lay in the cache
+    for figure in ("log_loss", "macro_roc_auc", "brier"):
+        assert alone[figure] == rows["coarse"][figure]
+    assert any("only backbone that can be ranked" in warning for warning in again["warnings"])
+    page = (published / "second" / "report.html").read_text()
+    assert "scripts/convert_weights.py --list" in page
+
+
+def test_random_weights_come_last_and_a_damaged_file_is_named(
+    comparison: Configure, published: Path
+) -> None:
+    """The first candidate's features tell near copies, which random ones cannot."""
+    weights_file(cached_path("coarse"), "coarse", seed=2)
+    cached_path("fine").write_bytes(b"torn")
+    config = comparison(compare__rows="backbones", backbone__name="fine")
+    journal = Journal()
+    candidates, left_out = ranking.find_candidates(resolve(config, journal.note), journal)
+    assert [one.title for one in candidates] == ["coarse", "fine (random weights)"]
+    assert list(left_out) == ["fine"]
+    assert any(str(cached_path("fine")) in warning for warning in journal.warnings)
+
+
+def test_without_any_weights_there_is_nothing_to_rank(
+    comparison: Configure, published: Path
+) -> None:
+    config = comparison(
+        compare__rows="backbones", backbone__name="fine", backbone__weights="imagenet"
+    )
+    with pytest.raises(
+        WeightsError, match=r"fetch https://invalid/fine\.safetensors and put it at"
+    ):
+        compare.run(config, published / "run")
 
 
 def test_hidden_cells_are_known_ones_in_their_share() -> None:

@@ -21,6 +21,7 @@ from configs.export import get_config
 from mlc_jax.errors import CheckpointError, ConfigError, WorkdirError
 from mlc_jax.files.digest import digest_file
 from mlc_jax.journal import Journal
+from mlc_jax.models import backbones
 from mlc_jax.models.backbones import load_backbone
 from mlc_jax.models.heads import HeadStack
 from mlc_jax.models.tuning import Trained as TrainedParams
@@ -29,6 +30,7 @@ from mlc_jax.stages import export, predict
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.program import export_program
 from mlc_jax.training.restore import open_run, scorer
+from tests.small_networks import Small
 from tests.stages.conftest import Trained
 
 
@@ -103,6 +105,51 @@ def test_the_weights_come_back(trained: Trained, exported: Path) -> None:
         *("dense/kernel", "dense/bias", "mean", "std"),
         *("shift", "slope", "intercept", "threshold"),
     }
+
+
+def test_several_backbones_come_back_one_file_each(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was exported is a source of weights again, and gives the same features."""
+    monkeypatch.setitem(backbones.NETWORKS, "fine", lambda: Small("tf", 5, 6))
+    monkeypatch.setitem(backbones.NETWORKS, "coarse", lambda: Small("torch", 8, 3))
+    run = open_run(trained.workdir, Journal())
+    both = load_backbone("fine,coarse", "random")
+    stack = HeadStack("linear", (1, 1, 9), len(run.names))
+    head = jax.tree.map(lambda leaf: leaf[0], stack.init(0, 1))
+    config = run.config.copy_and_resolve_references()
+    config.backbone.name = both.name
+    monkeypatch.setattr(
+        export,
+        "open_run",
+        lambda *_: replace(
+            run,
+            config=config,
+            backbone=both,
+            stack=stack,
+            classifier=replace(
+                run.classifier,
+                best=TrainedParams(head, {}),
+                mean=np.zeros(9, np.float32),
+                std=np.ones(9, np.float32),
+            ),
+        ),
+    )
+    folder = tmp_path / "folder"
+    export.run(configured(trained), folder)
+    files = [f"backbone-{name}.safetensors" for name in ("fine", "coarse")]
+    assert not (folder / "backbone.safetensors").exists()
+    again = load_backbone("fine,coarse", ",".join(str(folder / file) for file in files))
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    np.testing.assert_array_equal(
+        again.apply(again.params, images), both.apply(both.params, images)
+    )
+    listed = (folder / "SHA256SUMS").read_text()
+    card = (folder / "README.md").read_text()
+    assert all(file in listed and file in card for file in files)
+    monkeypatch.undo()
+    export.run(configured(trained), folder)
+    assert [file.name for file in folder.glob("backbone*")] == ["backbone.safetensors"]
 
 
 def test_a_conv_head_a_shift_and_any_number_of_images(trained: Trained) -> None:

@@ -1,13 +1,11 @@
 """Several backbones at once: each one's features are extracted once, whoever it stands beside."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from ml_collections import ConfigDict
 
 from configs.impute import get_config
@@ -17,32 +15,15 @@ from mlc_jax.journal import Journal
 from mlc_jax.models import backbones
 from mlc_jax.models.backbones import Backbone, load_backbone
 from mlc_jax.models.features import features_of
-from mlc_jax.models.layers import BatchNorm, Conv, Network
 from mlc_jax.models.tuning import merged, split_params
 from mlc_jax.settings import resolve
 from mlc_jax.training.features import Features
 from mlc_jax.training.feeds import make_spec, open_features
 from mlc_jax.training.parallel import Devices
 from tests.image_folders import image_folder, prepared
+from tests.small_networks import Small
 
 ROWS, SIZE = 5, (32, 40)
-
-
-class Small(Network):
-    """A network whose programs compile in no time."""
-
-    top, last_block = (), ("second",)
-
-    def __init__(self, preprocess: str, kernel: int, channels: int) -> None:
-        self.preprocess, self.channels = preprocess, channels
-        self.first = Conv(3, 4, kernel, stride=kernel)
-        self.first_bn = BatchNorm(4, after="first")
-        self.second = Conv(4, channels, 3, bias=True)
-
-    def blocks(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
-        x = nnx.relu(self.first_bn(self.first(x)))
-        yield "first", x
-        yield "second", nnx.relu(self.second(x))
 
 
 @pytest.fixture(autouse=True)
