@@ -13,6 +13,7 @@ epochs that compiles what it can.
 import argparse
 import json
 import math
+import runpy
 import sys
 import time
 from pathlib import Path
@@ -27,9 +28,9 @@ import numpy as np
 from benchmark import machine
 from ml_collections import ConfigDict
 
-from configs.impute import get_config
 from mlc_jax.settings import cache_folder, resolve
 
+CONFIG = Path(__file__).parents[1] / "configs" / "impute.py"
 IMAGES, LABELS = (1000, 2000, 4000, 8000, 16000), (5, 10, 20, 40, 80)
 FEW_LABELS, FEW_IMAGES, CHANNELS = 5, 1000, 1280
 
@@ -114,7 +115,7 @@ def seconds_of(images: int, labels: int) -> float:
 
 def configuration(**changes: Any) -> ConfigDict:
     """The defaults for own data and the linear head, one augmented view."""
-    config = get_config()
+    config: ConfigDict = runpy.run_path(str(CONFIG))["get_config"]()
     given = {"data.labels": "drawn", "data.images": "drawn", "head.name": "linear"}
     config.update_from_flattened_dict({**given, "features.views": 1, **changes})
     return resolve(config, lambda _: None)

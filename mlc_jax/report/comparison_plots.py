@@ -29,18 +29,38 @@ def gap_plot(path: Path, rows: Sequence[Mapping[str, Any]], reference: str) -> s
     axes.set_position((3.1 / 8.6, 0.5 / height, 5.2 / 8.6, (height - 0.7) / height))
     axes.axvline(0, color=FAINT, linewidth=1, linestyle=":")
     said = []
+    reach = _reach([row["auc_gap"] for row in shown])
     for place, row in enumerate(shown):
         gap = row["auc_gap"]
         own = row["name"] == reference
+        said.append(f"{row['name']} {gap['value']:+.3f}")
+        if abs(gap["value"]) > reach:
+            edge, side = (0.0, "left") if gap["value"] < 0 else (1.0, "right")
+            axes.text(
+                edge,
+                place,
+                f" {gap['value']:+.3f}, beyond this axis ".replace("-", "−"),
+                transform=axes.get_yaxis_transform(),
+                horizontalalignment=side,
+                verticalalignment="center",
+                fontsize=8,
+                color=BLUE,
+            )
+            continue
         if gap["low"] is not None:
             axes.plot([gap["low"], gap["high"]], [place, place], color=BLUE, linewidth=1.6)
         axes.plot(gap["value"], place, "o", color=ORANGE if own else BLUE, markersize=4.5)
-        said.append(f"{row['name']} {gap['value']:+.3f}")
     axes.set_yticks(range(len(shown)), [drawable(row["name"], 44) for row in shown])
     axes.set_ylim(-0.7, len(shown) - 0.3)
     axes.set_xlabel(f"macro AUC minus that of {reference}")
     save(figure, path)
     return f"Macro AUC minus that of {reference}: {', '.join(reversed(said))}."
+
+
+def _reach(gaps: Sequence[Mapping[str, Any]]) -> float:
+    """How large a difference may be and still be drawn: one far away would hide all the others."""
+    sizes = sorted(abs(gap["value"]) for gap in gaps if gap["value"] != 0)
+    return 5 * sizes[len(sizes) // 2] if sizes else 0.0
 
 
 def share_lines(

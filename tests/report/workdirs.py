@@ -107,7 +107,8 @@ def _label(
     verdict = f"all {mask.sum()} human labels are 1: nothing to learn"
     if fitted:
         rest = "better than chance" if learnable else "no better than chance"
-        verdict = f"AUC {area:.2f} before calibration, p {0.0004 if learnable else 0.41} after Holm: {rest}"
+        p = 0.0004 if learnable else 0.41
+        verdict = f"AUC {area:.2f} before calibration, p {p} after Holm: {rest}"
     value = truth.copy()
     value[~mask] = filled if fitted else MISSING
     frame = pd.DataFrame(
