@@ -28,7 +28,7 @@ from mlc_jax.models.backbones import Backbone
 from mlc_jax.report.page import write_report
 from mlc_jax.report.terminal import show
 from mlc_jax.settings import cache_folder, resolve
-from mlc_jax.training.completion import complete, deal_out
+from mlc_jax.training.completion import deal_out
 from mlc_jax.training.contenders import (
     Answer,
     Bench,
@@ -231,18 +231,7 @@ def audit(bench: Bench, journal: Journal) -> list[dict[str, Any]]:
             hidden = hide_cells(bench.values, share, kind, config.seed)
             left = np.where(hidden, np.int8(MISSING), bench.values)
             deal = deal_out(config, left, bench.groups)
-            judged = complete(
-                config,
-                left,
-                bench.groups,
-                deal,
-                bench.features,
-                bench.shape,
-                bench.devices,
-                lambda _: None,
-                lambda *_: None,
-                journal.warn,
-            ).judgement
+            judged = bench.judge(config, left, deal, journal.warn)
             cells = (
                 bench.values,
                 hidden,

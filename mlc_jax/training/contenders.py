@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mlc_jax.assess.calibration import cross_fitted_platt, sigmoid
 from mlc_jax.assess.metrics import log_loss
+from mlc_jax.assess.out_of_fold import Judgement
 from mlc_jax.assess.thresholds import Rule, choose_threshold, fold_thresholds
 from mlc_jax.training.completion import Deal, complete
 from mlc_jax.training.crossfit import cross_fit, human_lesson, make_heads, taught_heads
@@ -68,6 +69,27 @@ class Bench:
     features: Features
     shape: tuple[int, int, int]
     devices: Devices
+
+    def judge(
+        self,
+        config: ConfigDict,
+        values: np.ndarray,
+        deal: Deal,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> Judgement:
+        """Completes a table of these images and keeps no checkpoint; arguments as of `complete`."""
+        return complete(
+            config,
+            values,
+            self.groups,
+            deal,
+            self.features,
+            self.shape,
+            self.devices,
+            lambda _: None,
+            lambda *_: None,
+            warn,
+        ).judgement
 
 
 @dataclass(frozen=True)
@@ -266,18 +288,7 @@ def _complete(bench: Bench, **impute: object) -> tuple[np.ndarray, np.ndarray]:
     config.impute.threshold = "fixed"
     if config.impute.method == "notebook":
         config.oversample, config.oversample_ratio, config.impute.rounds = "label", 0.5, 0
-    judgement = complete(
-        config,
-        bench.values,
-        bench.groups,
-        bench.deal,
-        bench.features,
-        bench.shape,
-        bench.devices,
-        lambda _: None,
-        lambda *_: None,
-        lambda _: None,
-    ).judgement
+    judgement = bench.judge(config, bench.values, bench.deal)
     return judgement.probabilities, judgement.cell_thresholds
 
 

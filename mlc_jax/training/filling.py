@@ -14,7 +14,7 @@ from mlc_jax.assess.multilabel import multilabel_metrics
 from mlc_jax.assess.recovery import hide_cells
 from mlc_jax.data.folds import divide
 from mlc_jax.data.table import MISSING
-from mlc_jax.training.completion import complete, deal_out
+from mlc_jax.training.completion import deal_out
 from mlc_jax.training.contenders import Bench
 from mlc_jax.training.jointfit import Teaching, joint_fit
 
@@ -52,18 +52,7 @@ def filling_rows(bench: Bench) -> Iterator[Taught]:
         hidden = hide_cells(human, share, "random", config.seed)
         left = np.where(hidden, np.int8(MISSING), human)
         deal = deal_out(config, left, bench.groups)
-        judged = complete(
-            config,
-            left,
-            bench.groups,
-            deal,
-            bench.features,
-            bench.shape,
-            bench.devices,
-            lambda _: None,
-            lambda *_: None,
-            lambda _: None,
-        ).judgement
+        judged = bench.judge(config, left, deal)
         fitted = [label for label in range(values.shape[1]) if label not in deal.unfit]
         said = np.nan_to_num(judged.probabilities, nan=0.5)
         filled = said > np.nan_to_num(judged.cell_thresholds, nan=0.5)
