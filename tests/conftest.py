@@ -1,9 +1,20 @@
 """Settings that every test runs under."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Simulated devices for the parallel tests. NPROC: without it, eight of them on two cores stall in
 # the all-reduce rendezvous. Both are read when jax is imported, so they must be set here.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("NPROC", "16")
 os.environ.setdefault("KERAS_BACKEND", "jax")
+
+# Many tests compile what another compiled before, in this process or beside it: they share a folder
+# as runs do (`mlc_jax.runtime`). Whoever makes it is there before its workers, and after them.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    compiled = tempfile.mkdtemp(prefix="mlc-jax-tests-")
+    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
