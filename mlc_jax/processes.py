@@ -87,6 +87,8 @@ def join(cache: Path) -> None:
     number, own = _number("JAX_NUM_PROCESSES"), _number("JAX_PROCESS_ID")
     try:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        # It would take SIGTERM away from `interrupt`.
+        jax.config.update("jax_enable_preemption_service", False)
         jax.distributed.initialize(
             num_processes=number,
             process_id=own,
