@@ -47,6 +47,17 @@ def requested() -> bool:
     return _State.number is not None
 
 
+def number() -> int | None:
+    """The signal that has asked the run to stop."""
+    return _State.number
+
+
+def ask(number: int) -> None:
+    """Asks the run to stop as a signal would: another process of it has been asked."""
+    if _State.number is None:
+        _State.number = number
+
+
 def check() -> None:
     """Raises `Interrupted` where a signal has asked the run to stop."""
     if _State.number is not None:

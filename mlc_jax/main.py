@@ -5,18 +5,21 @@ what was done is saved and the same command goes on. A traceback is for defects 
 with --verbosity=1), and exits with 1.
 """
 
+import contextlib
 import difflib
 import errno
 import importlib
 import os
 import runpy
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from mlc_jax import processes
 from mlc_jax.errors import ConfigError, MlcError
 from mlc_jax.interrupt import Interrupted, handled
 from mlc_jax.runtime import prepare
@@ -33,6 +36,7 @@ JOBS = (
     "export",
 )
 DRY_RUN_JOBS = ("impute", "multilabel")
+DISTRIBUTED_JOBS = ("impute", "multilabel")
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -44,6 +48,9 @@ WORKDIR = flags.DEFINE_string(
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Scan the data, try each phase once, and estimate time, disk and memory."
 )
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "This is one of several processes that make one run; see --help."
+)
 
 
 USAGE = """python -m mlc_jax.main --config=configs/JOB.py [--workdir=DIR] [--config.KEY=VALUE …]
@@ -54,6 +61,10 @@ JOB       one of {jobs}
           any key of the job's configuration; `--config=configs/JOB.py --help` lists them
 --dry_run scans the data, tries one step of each phase, a save and a restore, and estimates time,
           disk and memory ({dry_run_jobs})
+--distributed
+          one of several processes that were started with this command and make one run, by
+          JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or as Slurm, Open MPI or a
+          TPU pod say ({distributed_jobs})
 --verbosity=1
           shows the traceback of an error, and the libraries' own messages
 
@@ -80,24 +91,45 @@ def main(argv: Sequence[str]) -> int:
     try:
         with handled():
             _run(argv)
+            processes.finish()
     except Interrupted as stop:
         print(f"{stop}: the same command goes on from what is saved", file=sys.stderr)
+        processes.fail(str(stop), stop.status, stop.status - 128)
         return stop.status
-    except (MlcError, OSError) as error:
-        if FLAGS.is_parsed() and FLAGS.verbosity > 0:
-            raise
-        if isinstance(error, OSError) and error.errno not in {None, *_REFUSALS}:
-            raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+    except Exception as error:
+        line = _told(error)
+        if line is None or (FLAGS.is_parsed() and FLAGS.verbosity > 0):
+            processes.fail(f"{type(error).__name__}: {error}", 1)
+            if processes.count() == 1:
+                raise
+            traceback.print_exc()  # raised, jax would wait for the others at the exit
+            return 1
+        print(f"error: {line}", file=sys.stderr)
+        processes.fail(line, 2)
         return 2
     return 0
+
+
+def _told(error: Exception) -> str | None:
+    """The line that says what a user can do about an error; None for a defect of ours."""
+    if isinstance(error, OSError) and error.errno not in {None, *_REFUSALS}:
+        return None
+    if isinstance(error, MlcError | OSError):
+        return _one_line(error)
+    return processes.of_a_peer(error)
 
 
 def _run(argv: Sequence[str]) -> None:
     wants_help = any(word in ("-h", "--help", "-help") for word in argv[1:])
     config = _parse([word for word in argv if word not in ("-h", "--help", "-help")])
     if wants_help:
-        print(USAGE.format(jobs=", ".join(JOBS), dry_run_jobs=" and ".join(DRY_RUN_JOBS)))
+        print(
+            USAGE.format(
+                jobs=", ".join(JOBS),
+                dry_run_jobs=" and ".join(DRY_RUN_JOBS),
+                distributed_jobs=" and ".join(DISTRIBUTED_JOBS),
+            )
+        )
         print("" if config is None else f"Keys and defaults:\n{config}")
         return
     if config is None:
@@ -106,9 +138,19 @@ def _run(argv: Sequence[str]) -> None:
         if config.stage not in DRY_RUN_JOBS:
             raise ConfigError(f"--dry_run is for {' and '.join(DRY_RUN_JOBS)}; leave it out")
         config.dry_run = True
+    if DISTRIBUTED.value and (config.stage not in DISTRIBUTED_JOBS or DRY_RUN.value):
+        raise ConfigError(
+            f"--distributed is for {' and '.join(DISTRIBUTED_JOBS)}; {config.stage} "
+            f"{'with --dry_run ' if DRY_RUN.value else ''}runs in one process: leave it out"
+        )
     prepare(cache_folder())  # before anything imports jax
+    workdir = Path(WORKDIR.value or f"checkpoints/{config.stage}")
+    if DISTRIBUTED.value:
+        processes.join(cache_folder())
+        workdir = processes.own_workdir(workdir)
     stage = importlib.import_module(f"mlc_jax.stages.{config.stage}")
-    stage.run(config, Path(WORKDIR.value or f"checkpoints/{config.stage}"))
+    with contextlib.suppress(processes.LeftToLeaderError):
+        stage.run(config, workdir)
 
 
 def _parse(argv: Sequence[str]) -> ConfigDict | None:

@@ -16,13 +16,14 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
 SCRIPTS = sorted([*(ROOT / "scripts").glob("*.py"), *(ROOT / "configs").glob("*.py")])
 
 # Which rooms a room may import, itself aside. Single files at the top are rooms of their own.
-GROUND = {"errors", "files", "interrupt", "journal", "loss_settings", "settings"}
+GROUND = {"errors", "files", "interrupt", "journal", "loss_settings", "processes", "settings"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "interrupt": set(),
     "journal": set(),
     "loss_settings": {"errors"},
+    "processes": {"errors", "interrupt"},
     "settings": {"errors", "loss_settings"},
     "runtime": {"files"},
     "data": GROUND,

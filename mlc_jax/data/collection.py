@@ -15,6 +15,7 @@ from mlc_jax.data.stream import Listing
 from mlc_jax.data.table import MISSING, LabelTable, Source
 from mlc_jax.errors import LabelsError
 from mlc_jax.journal import Journal
+from mlc_jax.processes import leader_first
 
 SHOWN = 10
 
@@ -57,7 +58,7 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
     labels_file, image_folder = Path(config.data.labels), Path(config.data.images)
     truth_file = None
     if not config.data.labels:
-        with journal.phase("draw the demo", 0, ""):
+        with leader_first(), journal.phase("draw the demo", 0, ""):
             demo = draw_demo(cache / "demo")
         labels_file, image_folder, truth_file = demo.labels, demo.images, demo.truth
     file = read_labels(
@@ -69,7 +70,10 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
     if not image_folder.is_dir():
         raise LabelsError(f"config.data.images={str(image_folder)!r} is no folder")
     table, confidence = _histories(file.table, labels_file.parent / "cells.csv", journal)
-    with journal.phase("prepare images", len(table.filenames), "images") as advance:
+    with (
+        leader_first(),
+        journal.phase("prepare images", len(table.filenames), "images") as advance,
+    ):
         images = prepare_images(
             image_folder, table.filenames, tuple(config.data.image_size), cache, advance
         )

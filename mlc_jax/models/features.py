@@ -6,8 +6,10 @@ content; never by labels or folds. So both stages, every audit and every correct
 it, and a stopped extraction goes on where it stopped.
 """
 
+import contextlib
 import io
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlc_jax import processes
 from mlc_jax.data.dataset import ImageSet
 from mlc_jax.data.pipeline import Views, whole_images
 from mlc_jax.errors import ConfigError, NumericsError, WorkdirError
@@ -126,7 +129,8 @@ class FeatureStore:
     ) -> None:
         """Runs the backbone over the images that are missing and adds them, block by block.
 
-        A signal is heard behind the call in progress, and the images that are whole are added.
+        A signal is heard behind the call in progress, and the images that are whole are added. Of
+        several processes each adds a share of the images, whichever of them are missing.
 
         Args:
           images: the prepared data set.
@@ -138,10 +142,11 @@ class FeatureStore:
           NumericsError: a feature that is not finite.
           Interrupted: a signal; what was extracted is added.
         """
-        with exclusive(self._folder / "lock", wait=True), deferred():
-            remove_partial(self._folder)
+        with self._locked(), deferred():
             self._read_blocks()  # another run may have added some while this one waited
             rows = self.missing(images)
+            share = [int(images.digests[row][:8], 16) % processes.count() for row in rows]
+            rows = rows[np.array(share, np.int64) == processes.index()]
             for start in range(0, len(rows), self._images_per_block):
                 block_rows = rows[start : start + self._images_per_block]
                 passes = extract_passes(
@@ -154,6 +159,24 @@ class FeatureStore:
                         break
                 self._add_whole(images, block_rows, np.concatenate(made))
                 check()
+            processes.barrier("extracted")
+        deadline = time.monotonic() + processes.SHARED_SECONDS
+        self._read_blocks()  # what the others added, once this host sees it
+        while len(self.missing(images)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+            self._read_blocks()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keeps other runs out while this one adds; the leader does it for all its processes."""
+        if not processes.leads():
+            processes.barrier("locked")
+            yield
+            return
+        with exclusive(self._folder / "lock", wait=True):
+            remove_partial(self._folder)
+            processes.barrier("locked")
+            yield
 
     def load(self, images: ImageSet) -> np.ndarray:
         """The features of all images in order: dtype [N, 1 + views, h, w, C], in memory."""

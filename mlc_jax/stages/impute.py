@@ -27,6 +27,7 @@ from mlc_jax.files.atomic import replacing, write_json
 from mlc_jax.files.workdir import changes, claim, owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
+from mlc_jax.processes import agreed, check_alike, leave_to_leader
 from mlc_jax.report.page import write_report
 from mlc_jax.report.terminal import show
 from mlc_jax.settings import cache_folder, resolve
@@ -57,9 +58,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         if config.dry_run:
             return dry_run(config, workdir, collection, backbone, journal)
         inputs = run_inputs(config, collection, backbone)
+        check_alike(inputs)
         finished = claim(workdir, inputs, row_inputs(collection), accept=config.accept_changes)
         for change in changes(workdir):
             journal.warn(change)
+        if agreed(finished is not None):
+            leave_to_leader()
         if finished is not None:
             journal.note(f"{workdir} holds this run, finished; nothing to do")
             if not (workdir / "report.html").exists():
@@ -68,6 +72,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             return finished
         table = collection.table
         made = impute_collection(config, workdir, collection, backbone, journal)
+        leave_to_leader()
         deal, judgement = made.completion.deal, made.completion.judgement
         completed = fill(table, judgement)
         with journal.phase("guard", len(table.names), "labels") as advance:

@@ -36,7 +36,7 @@ class CachedFeatures:
     ) -> None:
         self._host, self._devices = features, devices
         self.filenames = filenames or [f"row {row}" for row in range(len(features))]
-        self._replicated = devices.replicate(features)
+        self._replicated = devices.replicate(features, alike=True)
 
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:

@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from absl import logging
+from orbax.checkpoint import checkpoint_manager
 from orbax.checkpoint import v1 as ocp
 
+from mlc_jax import processes
 from mlc_jax.errors import CheckpointError, WorkdirError
 from mlc_jax.files.digest import digest_arrays, digest_bytes, digest_json
 
@@ -50,6 +52,9 @@ def _structure(tree: Any) -> str:
 class Checkpoints:
     """The checkpoints of one run, in one folder; the last two are kept.
 
+    Of several processes the leader alone reads and writes them, so how many there are shows in no
+    file.
+
     Args:
       folder: made when missing.
       inputs: JSON that decides the run's result; a checkpoint of other inputs is refused.
@@ -59,13 +64,16 @@ class Checkpoints:
         self._inputs = digest_json(inputs)
         self._folder = folder.resolve()
         self._failed = False
+        if not processes.leads():
+            return
         self._strange = _set_strange_aside(self._folder)
         try:
-            self._orbax = ocp.training.Checkpointer(
-                self._folder,
-                preservation_policy=ocp.training.preservation_policies.LatestN(2),
-                cleanup_tmp_directories=True,
-            )
+            with _alone(), _folder_made(self._folder):
+                self._orbax = ocp.training.Checkpointer(
+                    self._folder,
+                    preservation_policy=ocp.training.preservation_policies.LatestN(2),
+                    cleanup_tmp_directories=True,
+                )
         except Exception as error:  # it reads every step, and raises whatever that led it to
             raise CheckpointError(
                 f"{self._folder} cannot be used ({_reason(error)}); choose another --workdir"
@@ -82,6 +90,8 @@ class Checkpoints:
         Raises:
           WorkdirError: it cannot be written; the checkpoints before it stay.
         """
+        if not processes.leads():
+            return
         record = json.dumps(
             {
                 "inputs": self._inputs,
@@ -94,7 +104,7 @@ class Checkpoints:
         meta = {"record": record, "digest": digest_bytes(record.encode())}
         tree = {"state": jax.device_get(state), "meta": meta}
         try:
-            with _quiet():
+            with _quiet(), _alone():
                 self._orbax.save_checkpointables(epoch, tree, overwrite=True)
         except Exception as error:  # of its own threads and of what writes the arrays, many kinds
             self._failed = True
@@ -115,9 +125,23 @@ class Checkpoints:
           warn: told of each damaged checkpoint that is passed over; it is removed once an intact
             one before it is found.
 
+        Of several processes the leader has the arrays, and the others get `like` in their place:
+        `Devices.replicate` brings the leader's to all.
+
         Raises:
           CheckpointError: a checkpoint of other inputs or of another structure, or none intact.
         """
+        with _alone():
+            found = self._newest(like, warn) if processes.leads() else None
+        told = processes.agreed(None if found is None else [found[1], found[2]])
+        if told is None:
+            return None
+        progress, epoch = told
+        return (like if found is None else found[0]), progress, epoch
+
+    def _newest(
+        self, like: Tree, warn: Callable[[str], None]
+    ) -> tuple[Tree, dict[str, Any], int] | None:
         for name in self._strange:
             warn(f"{self._folder}/{name} was no whole checkpoint of this version; it is set aside")
         steps = sorted((c.step for c in self._orbax.checkpoints), reverse=True)
@@ -175,13 +199,40 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for what is under way and lets go of the folder."""
+        if not processes.leads():
+            return
         try:
-            with _quiet():
+            with _quiet(), _alone():
                 self._orbax.close()
         except Exception:
             # A save that failed is told of once more here, in place of our own word on it.
             if not self._failed:
                 raise
+
+
+def _alone() -> contextlib.AbstractContextManager[Any]:
+    """Keeps Orbax from waiting for the other processes, which do not call it."""
+    if processes.count() == 1:
+        return contextlib.nullcontext()
+    only = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="leader"
+    )
+    return ocp.Context(multiprocessing_options=only)
+
+
+@contextlib.contextmanager
+def _folder_made(folder: Path) -> Iterator[None]:
+    """Makes the folder where Orbax 0.12 refuses to: it has no way to say so, and always tries."""
+    if processes.count() == 1:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    make = checkpoint_manager._create_root_directory
+    checkpoint_manager._create_root_directory = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        checkpoint_manager._create_root_directory = make
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from mlc_jax.assess.out_of_fold import Judgement, judge
 from mlc_jax.data.folds import Split, assign_folds, rotations
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import LabelsError
+from mlc_jax.processes import agreed
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.crossfit import (
     CrossFit,
@@ -165,7 +166,7 @@ def complete(
         fits.append(again)
         found = gains(values, logits, again.logits, deal.fold_of, groups, labels)
         told.append(found)
-        accepted = [label for label in labels if found[label].accepted]
+        accepted = agreed([label for label in labels if found[label].accepted])
         if not accepted:
             break
         logits[:, accepted] = again.logits[:, accepted]

@@ -133,6 +133,18 @@ def gathered(array: jax.Array, axis_name: str | None, axis: int) -> jax.Array:
     return jax.lax.all_gather(array, axis_name, axis=axis, tiled=True)
 
 
+def spread(own: np.ndarray, places: slice, batch: int) -> np.ndarray:
+    """A process's own places of a batch, [heads, b, …], in an array of all, [heads, batch, …].
+
+    The others' are not looked at, and take no memory as long as nobody does.
+    """
+    if own.shape[1] == batch:
+        return own
+    whole = np.empty((own.shape[0], batch, *own.shape[2:]), own.dtype)
+    whole[:, places] = own
+    return whole
+
+
 def extractor(backbone: Backbone, spec: FeatureSpec, devices: Devices) -> Extract:
     """Compiles the backbone over all devices: uint8 [B, H, W, 3] to features [B, h, w, C]."""
     backbone = with_winograd(backbone, spec.algorithm.winograd)
@@ -143,4 +155,5 @@ def extractor(backbone: Backbone, spec: FeatureSpec, devices: Devices) -> Extrac
 
         return run
 
-    return partial(devices.wrap(build, (None, 0), apart=True), devices.replicate(backbone.params))
+    params = devices.replicate(backbone.params, alike=True)
+    return partial(devices.wrap(build, (None, 0), apart=True), params)

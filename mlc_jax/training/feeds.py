@@ -25,6 +25,7 @@ from mlc_jax.models.features import (
 )
 from mlc_jax.models.joining import joined_on_host
 from mlc_jax.models.tuning import split_params
+from mlc_jax.processes import agreed, count, leader_first
 from mlc_jax.settings import is_demo
 from mlc_jax.training.cached import CachedFeatures
 from mlc_jax.training.features import Features, extractor
@@ -95,7 +96,7 @@ def open_features(
         stores.append(_filled_store(config, images, part, own, devices, cache, journal))
     room = round(config.features.memory * devices.memory())
     needed = len(images) * sum(store.bytes_per_image for store in stores)
-    if needed > room:
+    if agreed(needed > room):
         told = (
             f"features take {needed / 1e9:.1f} GB, more than features.memory="
             f"{config.features.memory} of what there is"
@@ -126,13 +127,15 @@ def _filled_store(
     journal: Journal,
 ) -> FeatureStore:
     """The store of one backbone's features, in which none of the images is missing."""
+    devices = devices.own()
     batch_size = config.features.batch_size or passes_per_call(spec.image_size, devices)
     if devices.platform == "cpu" and config.features.measure:
-        algorithm = choose_algorithm(backbone, spec.image_size, cache, journal)
+        with leader_first():
+            algorithm = choose_algorithm(backbone, spec.image_size, cache, journal)
         spec = replace(spec, algorithm=algorithm)
         batch_size = config.features.batch_size or algorithm.batch_size or batch_size
     store = FeatureStore(cache, spec, feature_shape(backbone, spec), journal.warn)
-    missing = len(store.missing(images))
+    missing = agreed(len(store.missing(images)))
     held = len(set(images.digests)) - missing
     if held:
         journal.note(
@@ -142,7 +145,7 @@ def _filled_store(
     if missing:
         extract = extractor(backbone, spec, devices)
         with journal.phase(
-            "extract features", missing * (spec.views.augmented + 1), "views"
+            "extract features", -(-missing // count()) * (spec.views.augmented + 1), "views"
         ) as advance:
             store.extract(images, extract, batch_size, advance)
     return store
@@ -181,7 +184,8 @@ def choose_backbone(config: ConfigDict, journal: Journal) -> Backbone:
     """
     weights = config.backbone.weights
     try:
-        backbone = load_configured(config, weights)
+        with leader_first():  # it may have to download them
+            backbone = load_configured(config, weights)
     except WeightsError as error:
         if weights != "imagenet" or not is_demo(config):
             raise

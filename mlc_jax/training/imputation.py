@@ -18,7 +18,7 @@ from mlc_jax.training.crossfit import Head, figures_for_people
 from mlc_jax.training.features import Features
 from mlc_jax.training.feeds import feature_shape_of, open_features
 from mlc_jax.training.loop import EpochFigures
-from mlc_jax.training.parallel import Devices
+from mlc_jax.training.parallel import Devices, leaders
 from mlc_jax.training.provenance import run_inputs
 from mlc_jax.training.writer import MetricsWriter
 
@@ -58,7 +58,9 @@ def impute_collection(
     devices = Devices(config.parallel)
     features = open_features(config, collection.images, backbone, devices, cache_folder(), journal)
     # Before anything is oversampled, augmented or fitted.
-    groups = group_images(collection.images.digests, features.moments[0], config.near_copies)
+    # The mean features of the leader, so that all processes find the same copies.
+    means = leaders(features.moments[0])
+    groups = group_images(collection.images.digests, means, config.near_copies)
     journal.note(groups.note)
     deal = deal_out(config, values, groups.of_image)
     for column, reason in deal.unfit.items():

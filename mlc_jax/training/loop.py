@@ -13,8 +13,9 @@ from mlc_jax.data.delimited import shown
 from mlc_jax.data.pipeline import PlanIterator
 from mlc_jax.data.sampling import Plan, PlanSource
 from mlc_jax.errors import NumericsError
-from mlc_jax.interrupt import check, deferred, requested
+from mlc_jax.interrupt import check, deferred
 from mlc_jax.models.tuning import Trained
+from mlc_jax.processes import agreed, requested
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.early_stopping import EarlyStopping
 from mlc_jax.training.features import Cells, Feed
@@ -136,7 +137,10 @@ def fit(
             check_steps(np.asarray(sums.broken), epoch, plan, course.filenames)
             logits = feed.logits(state.params, frozen, cells, course.stop)
             check_logits(logits, course.stop, course.filenames)
-            loss, accuracy, auc = course.stop_figures(logits)
+            # Of the leader: they decide who goes on, and all processes must do the same.
+            loss, accuracy, auc = np.array(
+                agreed([part.tolist() for part in course.stop_figures(logits)]), np.float64
+            )
             if not (np.isfinite(loss).all() and np.isfinite(accuracy).all()):
                 raise NumericsError(
                     f"the loss on the stop folds is not finite in epoch {epoch}; lower "
@@ -148,9 +152,10 @@ def fit(
             improved = stopping.update(epoch, auc, loss)
             state = finish(
                 state,
-                jnp.asarray(loss, jnp.float32),
-                jnp.asarray(improved),
-                jnp.asarray(stopping.active),
+                # On the host, since the state may lie on devices of other processes as well.
+                loss.astype(np.float32),
+                improved,
+                stopping.active,
             )
             train_loss, train_accuracy = loss_sum / loss_count, correct / known
             on_epoch(
@@ -158,10 +163,12 @@ def fit(
             )
             over = epoch + 1 == course.plans.epochs or not stopping.active.any()
             due = (epoch + 1) % course.save_every == 0 or time.monotonic() - saved > SAVE_SECONDS
-            if checkpoints is not None and (over or due or requested()):
+            asked = requested()
+            if checkpoints is not None and (over or due or asked):
                 checkpoints.save(epoch + 1, state, _progress(stopping, plans))
                 saved = time.monotonic()
-            check()
+            if asked:
+                check()
     return Fitted(state.best_params, stopping, state.params)
 
 

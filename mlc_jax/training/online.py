@@ -24,10 +24,11 @@ from mlc_jax.training.features import (
     extractor,
     gathered,
     row_moments,
+    spread,
     take_batch,
     take_context,
 )
-from mlc_jax.training.parallel import Devices
+from mlc_jax.training.parallel import Devices, united
 from mlc_jax.training.step import (
     PER_HEAD,
     Frozen,
@@ -62,9 +63,11 @@ class OnlineFeatures:
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """See `Features`; one run of the backbone over every view of every image."""
-        rows = np.arange(len(self.images))
-        extract = extractor(self.backbone, self.spec, self.devices)
-        pieces = []
+        places = self.devices.places(len(self.images))
+        rows = np.arange(len(self.images))[places]
+        extract = extractor(self.backbone, self.spec, self.devices.own())
+        both = np.zeros((2, len(self.images), self.backbone.channels))
+        done = places.start
         waiting: list[np.ndarray] = []
         passes = self.spec.views.augmented + 1
         for features in extract_passes(
@@ -73,12 +76,12 @@ class OnlineFeatures:
             waiting.extend(features)
             whole = len(waiting) // passes * passes
             if whole:
-                pieces.append(
-                    row_moments(np.stack(waiting[:whole]).reshape(-1, passes, *features.shape[1:]))
-                )
+                made = np.stack(waiting[:whole]).reshape(-1, passes, *features.shape[1:])
+                both[:, done : done + len(made)] = row_moments(made)
+                done += len(made)
                 del waiting[:whole]
-        means, squares = zip(*pieces, strict=True)
-        return np.concatenate(means), np.concatenate(squares)
+        means, squares = united(both)
+        return means, squares
 
     @property
     def filenames(self) -> Sequence[str]:
@@ -164,11 +167,19 @@ class OnlineFeed:
 
     def _images(self, plan: Plan) -> Any:
         heads, batch = plan.rows.shape[1:]
+        mine = self._source.devices.places(batch)
+        rows, views = plan.rows[:, :, mine], plan.views[:, :, mine]
+        own = rows.shape[2]
+        if not own:  # fewer places than devices
+            size = (heads, batch, *self._source.images.image_size, 3)
+            return (np.empty(size, np.uint8) for _ in rows)
         stream = chosen_views(
             self._source.images,
-            plan.rows.reshape(-1),
-            plan.views.reshape(-1),
+            rows.reshape(-1),
+            views.reshape(-1),
             self._source.spec.views,
-            heads * batch,
+            heads * own,
         )
-        return (images.reshape(heads, batch, *images.shape[1:]) for images in stream)
+        return (
+            spread(images.reshape(heads, own, *images.shape[1:]), mine, batch) for images in stream
+        )

@@ -1,7 +1,8 @@
 """Running one pure function over all devices: jit over a mesh, or pmap.
 
 Both cut the batch axis into equal, contiguous parts, one per device, in the same order, so a run
-sees the same samples in the same order under either.
+sees the same samples in the same order under either. The devices may belong to several processes,
+each of which then needs its own part of a batch only.
 """
 
 import os
@@ -11,8 +12,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from mlc_jax import processes
 from mlc_jax.errors import ConfigError
 
 AXIS = "data"
@@ -23,7 +26,7 @@ class Devices:
 
     Attributes:
       kind: "jit" or "pmap".
-      count: number of devices.
+      count: number of devices, of all processes.
       platform: what they are: cpu, gpu, tpu.
     """
 
@@ -31,27 +34,53 @@ class Devices:
         if kind not in ("jit", "pmap"):
             raise ConfigError(f"config.parallel={kind!r}: choose jit or pmap")
         self.kind = kind
-        self._devices = list(devices or jax.devices())
+        # Those of a process side by side, so that its part of a batch is in one piece.
+        self._devices = sorted(
+            devices or jax.devices(), key=lambda device: (device.process_index, device.id)
+        )
         self.count = len(self._devices)
         self.platform = self._devices[0].platform
+        mine = [n for n, d in enumerate(self._devices) if d.process_index == jax.process_index()]
+        self._mine = slice(mine[0], mine[-1] + 1)
+        self._several = len(mine) < self.count
         # Flax layers want Auto axes; jax.make_mesh would make Explicit ones.
-        self._mesh = jax.make_mesh(
-            (self.count,), (AXIS,), axis_types=(AxisType.Auto,), devices=self._devices
-        )
+        self._mesh = Mesh(np.array(self._devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+    def own(self) -> "Devices":
+        """Those of this process alone, for what it computes by itself."""
+        return Devices(self.kind, self._devices[self._mine]) if self._several else self
+
+    def places(self, length: int) -> slice:
+        """The part of a batch axis of that length that this process's devices work on."""
+        part = -(-length // self.count)
+        return slice(min(part * self._mine.start, length), min(part * self._mine.stop, length))
 
     def memory(self) -> int:
         """Bytes that arrays may take: of the machine on a CPU, else of the smallest device.
 
         What there is, not what is free: the choice made by it must be the same when a run goes on.
         """
-        limits = [(device.memory_stats() or {}).get("bytes_limit") for device in self._devices]
+        limits = [
+            (device.memory_stats() or {}).get("bytes_limit") for device in self._devices[self._mine]
+        ]
         if self.platform != "cpu" and all(limits):
             return min(int(limit) for limit in limits if limit)
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
-    def replicate(self, tree: Any) -> Any:
-        """Copies a tree of arrays to every device, once, before the loop."""
-        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+    def replicate(self, tree: Any, *, alike: bool = False) -> Any:
+        """Copies a tree of arrays to every device, once, before the loop.
+
+        Args:
+          tree: host or device arrays. Of several processes the leader's are taken: another kind of
+            processor may have computed other last digits.
+          alike: whether every process has the same bytes already, as of a file.
+        """
+        replicated = NamedSharding(self._mesh, PartitionSpec())
+        if not self._several:
+            return jax.device_put(tree, replicated)
+        if not alike:
+            tree = leaders(tree)
+        return jax.tree.map(partial(_placed, replicated), tree)
 
     def wrap(
         self,
@@ -68,7 +97,8 @@ class Devices:
             None under jit. What the function returns must be the same on every device.
           batch_axes: for each argument, the axis to cut, the same for all its arrays; None for
             arguments that every device gets whole. The axis is padded with zeros to a multiple of
-            the number of devices, so a zero must mean padding (a mask that is false).
+            the number of devices, so a zero must mean padding (a mask that is false). Of several
+            processes each looks at its own `places` of the axis only.
           donate: arguments whose buffers the results may take over.
           apart: under jit too, each device runs the function on its own part and `build` gets the
             name of the axis: for functions that the compiler cannot cut, such as loops over parts
@@ -107,9 +137,27 @@ class Devices:
             else NamedSharding(self._mesh, PartitionSpec(*[None] * axis, AXIS))
             for axis in batch_axes
         )
-        return jax.jit(
+        inner = jax.jit(
             function, in_shardings=shardings, out_shardings=replicated, donate_argnums=donate
         )
+        return self._placing(inner, shardings)
+
+    def _placing(
+        self, inner: Callable[..., Any], shardings: Sequence[NamedSharding]
+    ) -> Callable[..., Any]:
+        """`inner` with arguments that are arrays over the devices of all processes."""
+        if not self._several:
+            return inner
+
+        def run(*arguments: Any) -> Any:
+            return inner(
+                *(
+                    jax.tree.map(partial(_placed, sharding), argument)
+                    for argument, sharding in zip(arguments, shardings, strict=True)
+                )
+            )
+
+        return run
 
     def _jit_apart(
         self, function: Callable[..., Any], batch_axes: tuple[int | None, ...]
@@ -122,7 +170,8 @@ class Devices:
         mapped = jax.shard_map(
             function, mesh=self._mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
         )
-        return jax.jit(mapped)
+        shardings = [NamedSharding(self._mesh, spec) for spec in specs]
+        return self._placing(jax.jit(mapped), shardings)
 
     def _pmap(
         self,
@@ -142,7 +191,8 @@ class Devices:
         def cut(axis: int, array: Any) -> Any:
             shape = array.shape
             parts = (self.count, shape[axis] // self.count)
-            return array.reshape(*shape[:axis], *parts, *shape[axis + 1 :])
+            whole = array.reshape(*shape[:axis], *parts, *shape[axis + 1 :])
+            return whole[(slice(None),) * axis + (self._mine,)] if self._several else whole
 
         def run(*arguments: Any) -> Any:
             return mapped(
@@ -159,3 +209,49 @@ class Devices:
         if missing == 0:
             return array
         return np.pad(array, [(0, missing if a == axis else 0) for a in range(array.ndim)])
+
+
+def _placed(sharding: NamedSharding, array: Any) -> jax.Array:
+    """A host array, or one of this process's devices, as one over the devices of all processes."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return array
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def leaders(tree: Any) -> Any:
+    """A tree of arrays with the leader's values, on every process; host arrays where several are.
+
+    Args:
+      tree: of the same shapes and types on all processes.
+    """
+    if processes.count() == 1:
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    host = [np.asarray(leaf) for leaf in leaves]
+    if not processes.leads():
+        host = [np.zeros_like(leaf) for leaf in host]
+    whole = united(np.concatenate([_bytes_of(leaf) for leaf in host]))
+    ends = np.cumsum([leaf.nbytes for leaf in host])
+    made = [
+        whole[end - leaf.nbytes : end].view(leaf.dtype).reshape(leaf.shape)
+        for leaf, end in zip(host, ends, strict=True)
+    ]
+    return jax.tree.unflatten(structure, made)
+
+
+def united(array: np.ndarray) -> np.ndarray:
+    """An array of which each process has made a part, whole on every process, bit for bit.
+
+    Args:
+      array: of the same shape and type on all processes; 0 but for the process's own part.
+    """
+    if processes.count() == 1:
+        return array
+    # Every process is a source: the sum of bytes of which all but one are 0.
+    summed = multihost_utils.broadcast_one_to_all(_bytes_of(array), is_source=True)
+    return np.array(summed).view(array.dtype).reshape(array.shape)
+
+
+def _bytes_of(array: np.ndarray) -> np.ndarray:
+    return np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)

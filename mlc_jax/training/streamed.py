@@ -18,8 +18,15 @@ import numpy as np
 from mlc_jax.data.sampling import Plan
 from mlc_jax.models.features import FeatureReader
 from mlc_jax.models.tuning import Params, Trained
-from mlc_jax.training.features import Cells, gathered, row_moments, take_batch, take_context
-from mlc_jax.training.parallel import Devices
+from mlc_jax.training.features import (
+    Cells,
+    gathered,
+    row_moments,
+    spread,
+    take_batch,
+    take_context,
+)
+from mlc_jax.training.parallel import Devices, united
 from mlc_jax.training.step import (
     PER_HEAD,
     Frozen,
@@ -53,11 +60,14 @@ class StreamedFeatures:
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """See `Features`."""
         count, views = self.reader.shape[:2]
-        means, squares = np.empty((2, count, self.reader.shape[-1]))
-        for start in range(0, count, ROWS_AT_ONCE):
-            rows = np.arange(start, min(start + ROWS_AT_ONCE, count))
-            both = np.broadcast_arrays(rows[:, None], np.arange(views))
-            means[rows], squares[rows] = row_moments(self.reader.take(*both))
+        both = np.zeros((2, count, self.reader.shape[-1]))
+        means, squares = both
+        mine = np.arange(count)[self.devices.places(count)]
+        for start in range(0, len(mine), ROWS_AT_ONCE):
+            rows = mine[start : start + ROWS_AT_ONCE]
+            asked = np.broadcast_arrays(rows[:, None], np.arange(views))
+            means[rows], squares[rows] = row_moments(self.reader.take(*asked))
+        means, squares = united(both)
         return means, squares
 
     def feed(self, recipe: Recipe) -> "StreamedFeed":
@@ -128,7 +138,12 @@ class StreamedFeed:
     def _steps(self, plan: Plan) -> Iterator[tuple[np.ndarray, Plan]]:
         """The features [heads, B, h, w, C] and the plan of each step; the next is being read."""
         parts = [Plan(*(array[step] for array in plan)) for step in range(len(plan.rows))]
-        take = self._source.reader.take
+        reader, mine = self._source.reader, self._source.devices.places(plan.rows.shape[2])
+
+        def take(rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+            own = reader.take(rows[:, mine], views[:, mine])
+            return spread(own, mine, rows.shape[1])
+
         with ThreadPoolExecutor(1) as reading:
             coming = reading.submit(take, parts[0].rows, parts[0].views)
             for step, part in enumerate(parts):

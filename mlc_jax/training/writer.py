@@ -10,10 +10,13 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from mlc_jax.files.atomic import without_nan, write_text
+from mlc_jax.processes import leads
 
 
 class MetricsWriter:
     """Writes the figures of each epoch. No times, so equal runs write equal files.
+
+    Of several processes the leader's alone writes.
 
     Lines of later epochs, left by a run that was stopped after its last checkpoint, are cut off
     when the first epoch of this run is written.
@@ -34,6 +37,8 @@ class MetricsWriter:
           epoch: counted from 0.
           figures: JSON whose leaves are numbers; a NaN is written as null.
         """
+        if not leads():
+            return
         if self._board is None:
             lines = self._path.read_text().splitlines(keepends=True) if epoch else []
             # A run of several rounds skips the epochs that a round had no need of, so a line's
