@@ -178,7 +178,7 @@ def _parse(argv: Sequence[str]) -> ConfigDict | None:
 
 
 def _unknown_key(argv: Sequence[str]) -> str | None:
-    """What is wrong with the first --config.KEY that the configuration file does not have."""
+    """What is wrong with the first --config.KEY that is no key of the configuration file."""
     words = [word.lstrip("-").partition("=") for word in argv[1:] if word.startswith("-")]
     files = [value for name, _, value in words if name == "config"]
     try:
@@ -190,6 +190,9 @@ def _unknown_key(argv: Sequence[str]) -> str | None:
         # What has brackets is an element of a key, and not looked at here.
         if name.startswith("config.") and "[" not in key and key not in keys:
             return f"--config.{key}: there is no such key; {nearest(key, keys)}"
+        inside = [other for other in keys if other.startswith(f"{key}.")]
+        if name.startswith("config.") and inside:
+            return f"--config.{key} is a group; give one of its keys: {', '.join(inside)}"
     return None
 
 

@@ -47,6 +47,7 @@ def refused(cache: Path, *arguments: str) -> str:
         ([IMPUTE, "--config.epoch=3"], "did you mean --config.epochs?"),
         ([IMPUTE, "--config.lerning_rate=3"], ".learning_rate?"),
         ([IMPUTE, "--config.data.xyzzy=3"], "--config.data.xyzzy: there is no such key"),
+        ([IMPUTE, "--config.head=linear"], "--config.head is a group; give one of its keys: head."),
         (["--config=configs/predict.py", "--dry_run"], "--dry_run is for impute and multilabel"),
         ([IMPUTE, "--config.epochs=many"], "--config.epochs=many"),
         ([IMPUTE, "--config.stage=dance"], "config.stage='dance'"),
