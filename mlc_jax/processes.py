@@ -32,6 +32,7 @@ HEARTBEAT_SECONDS = 25
 START_SECONDS = 300
 LOOK_SECONDS = 1.0
 LAST_WORDS_SECONDS = 5.0
+FAREWELL_SECONDS = 2.0
 SHARED_SECONDS = 20.0
 """How long a file of one host may take to be seen on another: attribute caches of NFS."""
 
@@ -320,11 +321,19 @@ def finish() -> None:
     """The end of a run that went well: all wait for the leader's last file."""
     if _State.count == 1:
         return
+    from jax._src import distributed
+
     barrier("end")
     _State.over = True
     if _State.listener is not None:
         _State.listener.join()  # a thread in jax's client would break the end of the interpreter
     _clear_up()
+    _State.client.shutdown()  # which all do together
+    distributed.global_state.client = None
+    if leads():
+        # The service ends with this process, and jax kills those that see it go before they have
+        # heard that all are done.
+        time.sleep(FAREWELL_SECONDS)
 
 
 def _clear_up() -> None:

@@ -67,7 +67,7 @@ def test_a_signal_to_one_process_stops_all_behind_a_checkpoint(tmp_path: Path) -
 
 def test_an_error_of_one_ends_all_and_other_jobs_are_refused(tmp_path: Path) -> None:
     data = draw_demo(tmp_path / "set", rows=90).labels.parent
-    command = [*tiny(data, "impute", tmp_path / "run"), "--config.folds=40"]
+    command = [*tiny(data, "impute", tmp_path / "run"), "--config.folds=1000"]
     ends = finish_together(start_together(tmp_path / "cache", command, 2))
     assert [status for status, _, _ in ends] == [2, 2], [err for _, _, err in ends]
     line = refused(tmp_path / "cache", ["--config=configs/compare.py", "--distributed"])
