@@ -5,6 +5,7 @@ The first two lines are what `.ci/run` does. The rest run here in one folder tha
 """
 
 import csv
+import os
 import re
 import shlex
 import shutil
@@ -23,7 +24,8 @@ import mlc_jax
 from mlc_jax.data.labels import read_labels
 from tests.commands import CACHE, ROOT, run_command, summary_of
 
-BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", TEXT, re.M | re.S)
 COMMANDS = [
     line
     for language, block in BLOCKS[2:]
@@ -178,16 +180,39 @@ def test_the_lines_of_python_go_on_from_the_commands(
     assert len(again) == 1
 
 
+INLINE = sorted(set(re.findall(r"`python (-m mlc_jax\.doctor|scripts/[^`]+|[^`]+--help)`", TEXT)))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        # Every network there is takes a minute.
+        pytest.param(command, marks=pytest.mark.slow) if "table" in command else command
+        for command in INLINE
+    ],
+)
+def test_a_command_within_a_sentence_says_something_and_succeeds(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, *shlex.split(command)],
+        cwd=ROOT,
+        env={**os.environ, "MLC_JAX_CACHE": str(CACHE), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 5
+
+
 def test_the_readme_names_no_command_that_does_not_exist() -> None:
-    text = (ROOT / "README.md").read_text()
-    for job in re.findall(r"--config=(configs/\w+\.py)", text):
+    for job in re.findall(r"--config=(configs/\w+\.py)", TEXT):
         assert (ROOT / job).exists(), job
-    for script in re.findall(r"(scripts/\w+\.py)", text):
+    for script in re.findall(r"(scripts/\w+\.py)", TEXT):
         assert (ROOT / script).exists(), script
 
 
 def test_the_messages_that_are_explained_can_be_met() -> None:
-    section = (ROOT / "README.md").read_text().split("## When it says …")[1].split("\n## ")[0]
+    section = TEXT.split("## When it says …")[1].split("\n## ")[0]
     messages = re.findall(r"^\| `(.+?)` \|", section, re.M)
     assert len(messages) > 10
     sources = [path.read_text() for path in (ROOT / "mlc_jax").rglob("*.py")]
