@@ -118,6 +118,7 @@ def test_same_seed_same_bytes(
         assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_in_its_second_round_ends_as_an_undisturbed_one(
     finished: tuple[Path, dict[str, Any]],
     configure: Configure,
