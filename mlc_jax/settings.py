@@ -93,9 +93,7 @@ def training_config(stage: str) -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # adam adamw adadelta adagrad rmsprop sgd lion
     config.optimizer.learning_rate = config_dict.placeholder(float)  # of the heads
-    config.optimizer.l2 = config_dict.placeholder(
-        float
-    )  # l2/2 · ||kernels||² on the sum of losses: 1/C
+    config.optimizer.l2 = config_dict.placeholder(float)  # ||kernels||² · l2/2 + sum of losses
 
     config.schedule = ConfigDict()
     # constant cosine exponential piecewise one_cycle plateau notebook (the original's plateau rule)

@@ -120,13 +120,13 @@ class Checkpoints:
     ) -> tuple[Tree, dict[str, Any], int] | None:
         """The newest intact checkpoint: (state, progress, epoch), or None where there is none.
 
+        Of several processes the leader has the arrays, and the others get `like` in their place:
+        `Devices.replicate` brings the leader's to all.
+
         Args:
           like: a tree of arrays or ShapeDtypeStructs; only a state of this structure is restored.
           warn: told of each damaged checkpoint that is passed over; it is removed once an intact
             one before it is found.
-
-        Of several processes the leader has the arrays, and the others get `like` in their place:
-        `Devices.replicate` brings the leader's to all.
 
         Raises:
           CheckpointError: a checkpoint of other inputs or of another structure, or none intact.

@@ -1,5 +1,6 @@
 """Laws of the step: masked equals subset, heads do not meet, jit equals pmap."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -32,12 +33,17 @@ HEADS, BATCH, SHAPE = 4, 12, (2, 2, 8)
 
 
 def recipe(
-    head: str, optimizer: str = "sgd", rate: float = 0.1, context: int = 0, l2: float = 0.0
+    head: str,
+    optimizer: str = "sgd",
+    rate: float = 0.1,
+    context: int = 0,
+    l2: float = 0.0,
+    outputs: int = 1,
 ) -> Recipe:
     schedule = ConfigDict({"name": "constant", "factor": 0.7, "rtol": 0.004, "warmup": 0.1})
     keys = ConfigDict({"name": optimizer, "learning_rate": rate, "l2": l2})
     made = make_optimizer(keys, schedule, 10, 10)
-    return Recipe(HeadStack(head, SHAPE, 1, context), made, loss_config(), 10)
+    return Recipe(HeadStack(head, SHAPE, outputs, context), made, loss_config(), 10)
 
 
 def started(made: Recipe) -> TrainState:
@@ -110,12 +116,12 @@ def test_a_head_without_a_known_cell_stays_where_it_is() -> None:
 
 @pytest.mark.parametrize("strength", [0.5, 5.0, 50.0])
 def test_a_penalised_head_is_scikit_learn_s_logistic_regression(strength: float) -> None:
-    made = recipe("linear", rate=0.2, l2=strength)
+    made = recipe("linear", rate=0.4, l2=strength, outputs=2)
     rng = np.random.default_rng(3)
     whole = batch()._replace(
         inputs=jnp.asarray(rng.normal(size=(HEADS, 60, *SHAPE)), jnp.float32),
-        labels=jnp.asarray(rng.integers(0, 2, (HEADS, 60, 1)), jnp.float32),
-        weights=jnp.asarray(rng.random((HEADS, 60, 1)) < 0.6, jnp.float32),
+        labels=jnp.asarray(rng.integers(0, 2, (HEADS, 60, 2)), jnp.float32),
+        weights=jnp.asarray(rng.random((HEADS, 60, 2)) < (0.8, 0.4), jnp.float32),
         context=jnp.zeros((HEADS, 60, 0)),
         valid=jnp.ones((HEADS, 60), jnp.bool_),
     )
@@ -131,13 +137,13 @@ def test_a_penalised_head_is_scikit_learn_s_logistic_regression(strength: float)
 
     fitted = trained(started(made)).params.head["dense"]
     pooled = np.asarray(whole.inputs).mean(axis=(2, 3))
-    for head in range(HEADS):
+    for head, label in itertools.product(range(HEADS), range(2)):
         x = np.float64(pooled[head] - told.mean[head]) / told.std[head]
-        known = np.asarray(whole.weights[head, :, 0]) > 0
+        known = np.asarray(whole.weights[head, :, label]) > 0
         peer = LogisticRegression(C=1 / strength, solver="newton-cholesky", tol=1e-8)
-        peer.fit(x[known], np.asarray(whole.labels)[head, known, 0])
-        np.testing.assert_allclose(fitted["kernel"][head, :, 0], peer.coef_[0], atol=2e-4)
-        np.testing.assert_allclose(fitted["bias"][head], peer.intercept_, atol=2e-4)
+        peer.fit(x[known], np.asarray(whole.labels)[head, known, label])
+        np.testing.assert_allclose(fitted["kernel"][head, :, label], peer.coef_[0], atol=2e-4)
+        np.testing.assert_allclose(fitted["bias"][head, label], peer.intercept_[0], atol=2e-4)
 
 
 def test_a_stopped_head_does_not_move_and_the_others_do() -> None:
