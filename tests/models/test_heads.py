@@ -52,7 +52,16 @@ def test_whole_conv_head_is_the_original_network() -> None:
     )
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 8), (2, 2, 8), (3, 1, 8), (4, 7, 8), (31, 2, 8)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 1, 8),
+        pytest.param((2, 2, 8), marks=pytest.mark.slow),
+        pytest.param((3, 1, 8), marks=pytest.mark.slow),
+        (4, 7, 8),
+        (31, 2, 8),
+    ],
+)
 def test_conv_head_takes_any_map(shape: tuple[int, int, int]) -> None:
     stack = HeadStack("conv", shape, 2)
     logits = jax.vmap(stack.apply)(stack.init(0, 3), jnp.ones((3, 5, *shape)))
