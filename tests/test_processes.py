@@ -2,14 +2,24 @@
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from mlc_jax.data.demo import draw_demo
-from tests.torture.runs import completed, finish, refused, start, tiny
-from tests.torture.together import completed_together, finish_together, start_together
+from mlc_jax.training.parallel import Devices
+from tests.torture.runs import ROOT, completed, environment, finish, refused, start, tiny
+from tests.torture.together import (
+    completed_together,
+    finish_together,
+    free_port,
+    start_together,
+)
+from tests.training.test_step import assert_trees_close, one_step
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +46,54 @@ def test_two_and_four_processes_agree_with_one(tmp_path: Path, job: str, paralle
         np.testing.assert_allclose(
             figures(tmp_path / str(count)), figures(tmp_path / "1"), atol=0.005
         )
+
+
+STEP = """
+import os, sys
+from pathlib import Path
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={sys.argv[1]}"
+from mlc_jax import processes
+processes.join(Path(sys.argv[2]))
+import jax
+import numpy as np
+from mlc_jax.training.parallel import Devices
+from tests.training.test_step import one_step
+for kind in ("jit", "pmap"):
+    leaves = jax.tree.leaves(one_step("linear", Devices(kind), 2))
+    np.savez(Path(sys.argv[2]) / f"{kind}_{processes.index()}.npz", *leaves)
+processes.finish()
+"""
+
+
+@pytest.mark.parametrize(("count", "devices"), [(2, 1), (4, 1), (2, 4)])
+def test_a_step_s_sums_and_gradients_are_those_of_one_process(
+    tmp_path: Path, count: int, devices: int
+) -> None:
+    """Four heads: with four devices in each process they are cut by heads, else by places."""
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-c", STEP, str(devices), str(tmp_path)]
+    started = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(
+                tmp_path,
+                NPROC="16",
+                JAX_COORDINATOR_ADDRESS=address,
+                JAX_NUM_PROCESSES=str(count),
+                JAX_PROCESS_ID=str(index),
+            ),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+    ends = [process.communicate(timeout=200)[1] for process in started]
+    assert all(process.returncode == 0 for process in started), ends
+    one = one_step("linear", Devices("jit", jax.local_devices()[:1]), 2)
+    for file in tmp_path.glob("*.npz"):
+        assert_trees_close(list(np.load(file).values()), jax.tree.leaves(one), 1e-5)
+    assert len(list(tmp_path.glob("*.npz"))) == 2 * count
 
 
 @pytest.mark.parametrize("job", ["impute", "multilabel"])

@@ -9,10 +9,18 @@ import numpy as np
 
 from mlc_jax.data.sampling import Plan
 from mlc_jax.models.tuning import Params, Trained
-from mlc_jax.training.features import Cells, gathered, row_moments, take_batch, take_context
+from mlc_jax.training.features import (
+    CELLS_PER_HEAD,
+    Cells,
+    gathered,
+    row_moments,
+    take_batch,
+    take_context,
+)
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.step import (
     PER_HEAD,
+    STATE_PER_HEAD,
     Frozen,
     Recipe,
     Sums,
@@ -93,8 +101,11 @@ class CachedFeed:
 
             return logits
 
-        self._train_epoch = devices.wrap(build_epoch, (None, None, None, None, 2), donate=(0,))
-        self._logits = devices.wrap(build_logits, (None, None, None, None, 2))
+        batch, per_head = (None, None, None, None, 2), (PER_HEAD, CELLS_PER_HEAD, None, 1)
+        self._train_epoch = devices.wrap(
+            build_epoch, batch, (STATE_PER_HEAD, *per_head), (STATE_PER_HEAD, 1), donate=(0,)
+        )
+        self._logits = devices.wrap(build_logits, batch, (0, *per_head), 1)
 
     def init(self, seed: int, heads: int) -> Trained:
         """See `Feed`."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,10 @@ class Cells(NamedTuple):
     context: jax.Array
     group: jax.Array
     outputs: jax.Array
+
+
+CELLS_PER_HEAD = Cells(*cast(tuple[Any, ...], (None, None, None, 0, 0)))
+"""The axes of heads in `Cells`, as `jax.vmap` takes them."""
 
 
 class Feed(Protocol):
@@ -156,4 +160,4 @@ def extractor(backbone: Backbone, spec: FeatureSpec, devices: Devices) -> Extrac
         return run
 
     params = devices.replicate(backbone.params, alike=True)
-    return partial(devices.wrap(build, (None, 0), apart=True), params)
+    return partial(devices.wrap(build, (None, 0)), params)

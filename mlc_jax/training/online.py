@@ -20,6 +20,7 @@ from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.features import FeatureSpec, extract_passes, features_of
 from mlc_jax.models.tuning import Trained, merged, split_params
 from mlc_jax.training.features import (
+    CELLS_PER_HEAD,
     Cells,
     extractor,
     gathered,
@@ -31,6 +32,7 @@ from mlc_jax.training.features import (
 from mlc_jax.training.parallel import Devices, united
 from mlc_jax.training.step import (
     PER_HEAD,
+    STATE_PER_HEAD,
     Frozen,
     Recipe,
     Sums,
@@ -138,8 +140,11 @@ class OnlineFeed:
 
             return logits
 
-        self._train_step = devices.wrap(build_step, (None, None, None, 1, 1), donate=(0,))
-        self._logits = devices.wrap(build_logits, (None, None, None, 1, 1))
+        batch, per_head = (None, None, None, 1, 1), (PER_HEAD, CELLS_PER_HEAD, 0, 0)
+        self._train_step = devices.wrap(
+            build_step, batch, (STATE_PER_HEAD, *per_head), (STATE_PER_HEAD, 0), donate=(0,)
+        )
+        self._logits = devices.wrap(build_logits, batch, (0, *per_head), 0)
 
     def init(self, seed: int, heads: int) -> Trained:
         """See `Feed`."""
@@ -167,7 +172,7 @@ class OnlineFeed:
 
     def _images(self, plan: Plan) -> Any:
         heads, batch = plan.rows.shape[1:]
-        mine = self._source.devices.places(batch)
+        mine = self._source.devices.places(batch, heads)
         rows, views = plan.rows[:, :, mine], plan.views[:, :, mine]
         own = rows.shape[2]
         if not own:  # fewer places than devices

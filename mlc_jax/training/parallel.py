@@ -3,9 +3,16 @@
 Both cut the batch axis into equal, contiguous parts, one per device, in the same order, so a run
 sees the same samples in the same order under either. The devices may belong to several processes,
 each of which then needs its own part of a batch only.
+
+Under jit the mesh has an axis of heads as well, as long as their number and that of a process's
+devices have a common factor: heads have nothing to say to each other, so those on devices of their
+own need no sums over devices. Between programs everything lies whole on every device.
 """
 
+import functools
+import math
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +26,7 @@ from mlc_jax import processes
 from mlc_jax.errors import ConfigError
 
 AXIS = "data"
+HEADS = "heads"
 
 
 class Devices:
@@ -43,17 +51,40 @@ class Devices:
         mine = [n for n, d in enumerate(self._devices) if d.process_index == jax.process_index()]
         self._mine = slice(mine[0], mine[-1] + 1)
         self._several = len(mine) < self.count
-        # Flax layers want Auto axes; jax.make_mesh would make Explicit ones.
-        self._mesh = Mesh(np.array(self._devices), (AXIS,), axis_types=(AxisType.Auto,))
+        self._per_process = math.gcd(
+            *Counter(device.process_index for device in self._devices).values()
+        )
+        # The same object wherever arrays are whole, or jit would take them for other arguments.
+        self._whole = NamedSharding(self._mesh_of(1), PartitionSpec())
 
     def own(self) -> "Devices":
         """Those of this process alone, for what it computes by itself."""
         return Devices(self.kind, self._devices[self._mine]) if self._several else self
 
-    def places(self, length: int) -> slice:
-        """The part of a batch axis of that length that this process's devices work on."""
-        part = -(-length // self.count)
-        return slice(min(part * self._mine.start, length), min(part * self._mine.stop, length))
+    def places(self, length: int, heads: int = 1) -> slice:
+        """The part of a batch axis of that length that this process's devices work on.
+
+        Args:
+          length: of the axis.
+          heads: how many heads have such a batch.
+        """
+        abreast = self._abreast(heads)
+        part = -(-length * abreast // self.count)
+        first, last = self._mine.start // abreast, self._mine.stop // abreast
+        return slice(min(part * first, length), min(part * last, length))
+
+    def _abreast(self, heads: int) -> int:
+        """How many parts heads are cut into: all of them are the same size, within a process."""
+        return math.gcd(heads, self._per_process) if self.kind == "jit" else 1
+
+    def _mesh_of(self, heads: int) -> Mesh:
+        """The devices as [data, heads]."""
+        # Flax layers want Auto axes; jax.make_mesh would make Explicit ones.
+        return Mesh(
+            np.array(self._devices).reshape(-1, self._abreast(heads)),
+            (AXIS, HEADS),
+            axis_types=(AxisType.Auto, AxisType.Auto),
+        )
 
     def memory(self) -> int:
         """Bytes that arrays may take: of the machine on a CPU, else of the smallest device.
@@ -75,20 +106,19 @@ class Devices:
             processor may have computed other last digits.
           alike: whether every process has the same bytes already, as of a file.
         """
-        replicated = NamedSharding(self._mesh, PartitionSpec())
         if not self._several:
-            return jax.device_put(tree, replicated)
+            return jax.device_put(tree, self._whole)
         if not alike:
             tree = leaders(tree)
-        return jax.tree.map(partial(_placed, replicated), tree)
+        return jax.tree.map(partial(_placed, self._whole), tree)
 
     def wrap(
         self,
         build: Callable[[str | None], Callable[..., Any]],
         batch_axes: tuple[int | None, ...],
+        head_axes: tuple[Any, ...] | None = None,
+        result_heads: Any = None,
         donate: tuple[int, ...] = (),
-        *,
-        apart: bool = False,
     ) -> Callable[..., Any]:
         """Compiles a function for all devices.
 
@@ -99,25 +129,31 @@ class Devices:
             arguments that every device gets whole. The axis is padded with zeros to a multiple of
             the number of devices, so a zero must mean padding (a mask that is false). Of several
             processes each looks at its own `places` of the axis only.
+          head_axes: where arrays have an axis of heads, as jax.vmap takes `in_axes`; an int for
+            arguments with a batch axis. Without it, each device runs the function on its own part
+            of the batch and `build` gets the name of the axis under jit too: for functions that the
+            compiler cannot cut, such as loops over parts of the batch.
+          result_heads: the same for the result.
           donate: arguments whose buffers the results may take over.
-          apart: under jit too, each device runs the function on its own part and `build` gets the
-            name of the axis: for functions that the compiler cannot cut, such as loops over parts
-            of the batch.
 
         Returns:
           A function of the same arguments, host or device arrays, giving replicated device arrays.
         """
-        if self.kind == "jit" and apart and self.count > 1:
-            inner = self._jit_apart(build(AXIS), batch_axes)
-        elif self.kind == "jit":
-            inner = self._jit(build(None), batch_axes, donate)
-        else:
+        if self.kind == "pmap":
             inner = self._pmap(build(AXIS), batch_axes, donate)
+        elif head_axes is not None:
+            inner = self._jit(build(None), batch_axes, head_axes, result_heads, donate)
+        elif self.count > 1:
+            inner = self._jit_apart(build(AXIS), batch_axes)
+        else:
+            inner = jax.jit(build(None), donate_argnums=donate)
 
         def run(*arguments: Any) -> Any:
+            heads = 1 if head_axes is None else _heads_of(arguments, batch_axes, head_axes)
+            parts = self.count // self._abreast(heads)
             return inner(
                 *(
-                    argument if axis is None else jax.tree.map(partial(self._pad, axis), argument)
+                    argument if axis is None else jax.tree.map(partial(_pad, axis, parts), argument)
                     for argument, axis in zip(arguments, batch_axes, strict=True)
                 )
             )
@@ -128,19 +164,39 @@ class Devices:
         self,
         function: Callable[..., Any],
         batch_axes: tuple[int | None, ...],
+        head_axes: tuple[Any, ...],
+        result_heads: Any,
         donate: tuple[int, ...],
     ) -> Callable[..., Any]:
-        replicated = NamedSharding(self._mesh, PartitionSpec())
-        shardings = tuple(
-            replicated
-            if axis is None
-            else NamedSharding(self._mesh, PartitionSpec(*[None] * axis, AXIS))
-            for axis in batch_axes
-        )
-        inner = jax.jit(
-            function, in_shardings=shardings, out_shardings=replicated, donate_argnums=donate
-        )
-        return self._placing(inner, shardings)
+        @functools.cache
+        def program(heads: int) -> Callable[..., Any]:
+            mesh = self._mesh_of(heads)
+            shardings = tuple(
+                self._whole if batch is None else _cut(mesh, {head: HEADS, batch: AXIS})
+                for batch, head in zip(batch_axes, head_axes, strict=True)
+            )
+
+            # What has a batch axis comes in its parts; the rest is cut inside.
+            rest = tuple(
+                head if batch is None else None
+                for batch, head in zip(batch_axes, head_axes, strict=True)
+            )
+
+            def by_heads(*arguments: Any) -> Any:
+                return _by_heads(mesh, result_heads, function(*_by_heads(mesh, rest, arguments)))
+
+            inner = jax.jit(
+                by_heads if mesh.shape[HEADS] > 1 else function,
+                in_shardings=shardings,
+                out_shardings=self._whole,
+                donate_argnums=donate,
+            )
+            return self._placing(inner, shardings)
+
+        def run(*arguments: Any) -> Any:
+            return program(_heads_of(arguments, batch_axes, head_axes))(*arguments)
+
+        return run
 
     def _placing(
         self, inner: Callable[..., Any], shardings: Sequence[NamedSharding]
@@ -168,9 +224,13 @@ class Devices:
         )
         # What is gathered is the same on every device, which the check cannot see.
         mapped = jax.shard_map(
-            function, mesh=self._mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
+            function,
+            mesh=self._whole.mesh,
+            in_specs=specs,
+            out_specs=PartitionSpec(),
+            check_vma=False,
         )
-        shardings = [NamedSharding(self._mesh, spec) for spec in specs]
+        shardings = [NamedSharding(self._whole.mesh, spec) for spec in specs]
         return self._placing(jax.jit(mapped), shardings)
 
     def _pmap(
@@ -204,11 +264,38 @@ class Devices:
 
         return run
 
-    def _pad(self, axis: int, array: Any) -> Any:
-        missing = -array.shape[axis] % self.count
-        if missing == 0:
-            return array
-        return np.pad(array, [(0, missing if a == axis else 0) for a in range(array.ndim)])
+
+def _pad(axis: int, parts: int, array: Any) -> Any:
+    missing = -array.shape[axis] % parts
+    if missing == 0:
+        return array
+    return np.pad(array, [(0, missing if a == axis else 0) for a in range(array.ndim)])
+
+
+def _heads_of(
+    arguments: Sequence[Any], batch_axes: Sequence[int | None], head_axes: Sequence[Any]
+) -> int:
+    """How many heads there are, by the first argument that is cut."""
+    for argument, batch, head in zip(arguments, batch_axes, head_axes, strict=True):
+        if batch is not None:
+            return int(jax.tree.leaves(argument)[0].shape[head])
+    return 1
+
+
+def _cut(mesh: Mesh, axes: dict[int, str]) -> NamedSharding:
+    """Arrays that are cut along the given axes."""
+    return NamedSharding(mesh, PartitionSpec(*map(axes.get, range(max(axes) + 1))))
+
+
+def _by_heads(mesh: Mesh, axes: Any, tree: Any) -> Any:
+    """Tells the compiler to cut a tree along its axes of heads, None where there is none."""
+
+    def one(axis: int | None, part: Any) -> Any:
+        if axis is None:
+            return part
+        return jax.lax.with_sharding_constraint(part, _cut(mesh, {axis: HEADS}))
+
+    return jax.tree.map(one, axes, tree, is_leaf=lambda axis: axis is None)
 
 
 def _placed(sharding: NamedSharding, array: Any) -> jax.Array:

@@ -110,7 +110,8 @@ Network = Callable[[Trained, Frozen, jax.Array, jax.Array], jax.Array]
 """One head's logits [B, outputs] from parameters, its part of `Frozen`, its inputs and context."""
 
 PER_HEAD = Frozen(*cast(tuple[Any, ...], (0, 0, 0, None)))
-"""The axes of heads in `Frozen`, for `jax.vmap`."""
+STATE_PER_HEAD = TrainState(*cast(tuple[Any, ...], (None, 0, 0, 0, 0, 0)))
+"""The axes of heads in `Frozen` and `TrainState`, as `jax.vmap` takes them."""
 
 
 def standardise(features: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:

@@ -19,6 +19,7 @@ from mlc_jax.data.sampling import Plan
 from mlc_jax.models.features import FeatureReader
 from mlc_jax.models.tuning import Params, Trained
 from mlc_jax.training.features import (
+    CELLS_PER_HEAD,
     Cells,
     gathered,
     row_moments,
@@ -29,6 +30,7 @@ from mlc_jax.training.features import (
 from mlc_jax.training.parallel import Devices, united
 from mlc_jax.training.step import (
     PER_HEAD,
+    STATE_PER_HEAD,
     Frozen,
     Recipe,
     Sums,
@@ -110,8 +112,11 @@ class StreamedFeed:
             return logits
 
         wrap = source.devices.wrap
-        self._train_step = wrap(build_step, (None, None, None, 1, 1), donate=(0,))
-        self._logits = wrap(build_logits, (None, None, None, 1, 1))
+        batch, per_head = (None, None, None, 1, 1), (PER_HEAD, CELLS_PER_HEAD, 0, 0)
+        self._train_step = wrap(
+            build_step, batch, (STATE_PER_HEAD, *per_head), (STATE_PER_HEAD, 0), donate=(0,)
+        )
+        self._logits = wrap(build_logits, batch, (0, *per_head), 0)
 
     def init(self, seed: int, heads: int) -> Trained:
         """See `Feed`."""
@@ -138,11 +143,12 @@ class StreamedFeed:
     def _steps(self, plan: Plan) -> Iterator[tuple[np.ndarray, Plan]]:
         """The features [heads, B, h, w, C] and the plan of each step; the next is being read."""
         parts = [Plan(*(array[step] for array in plan)) for step in range(len(plan.rows))]
-        reader, mine = self._source.reader, self._source.devices.places(plan.rows.shape[2])
+        reader, (_, heads, batch) = self._source.reader, plan.rows.shape
+        mine = self._source.devices.places(batch, heads)
 
         def take(rows: np.ndarray, views: np.ndarray) -> np.ndarray:
             own = reader.take(rows[:, mine], views[:, mine])
-            return spread(own, mine, rows.shape[1])
+            return spread(own, mine, batch)
 
         with ThreadPoolExecutor(1) as reading:
             coming = reading.submit(take, parts[0].rows, parts[0].views)

@@ -80,7 +80,7 @@ def test_eight_devices_keep_back_what_one_does(kind: str) -> None:
 
         return run
 
-    run = Devices(kind, jax.local_devices()).wrap(build, (1, 1, None))
+    run = Devices(kind, jax.local_devices()).wrap(build, (1, 1, None), (0, 0, None), 0)
     for step in (0, 1, 1000):
         many = run(context, rows, jnp.int32(step))
         np.testing.assert_array_equal(many, withheld(context, rows, jnp.int32(step)))

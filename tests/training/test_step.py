@@ -1,6 +1,7 @@
 """Laws of the step: masked equals subset, heads do not meet, jit equals pmap."""
 
 import itertools
+import re
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from mlc_jax.training.step import (
     Batch,
     Frozen,
     Recipe,
+    Sums,
     TrainState,
     head_network,
     init_state,
@@ -192,42 +194,83 @@ def plan(steps: int, rows: int, views: int, seed: int = 0) -> Plan:
     )
 
 
-@pytest.mark.parametrize(
-    ("head", "devices", "context"),
-    [("linear", 8, 0), ("linear", 8, 2), pytest.param("conv", 2, 0, marks=pytest.mark.slow)],
-)
-def test_jit_and_pmap_take_the_same_step(head: str, devices: int, context: int) -> None:
-    """Twelve places per head over eight devices: padding must not count either."""
-    assert len(jax.local_devices()) >= devices  # conftest simulates them
+def one_step(head: str, devices: Devices, context: int) -> tuple[Trained, Sums, np.ndarray]:
+    """Parameters, sums and logits after a step at rate 1, which is the gradient."""
     rng = np.random.default_rng(1)
     features = rng.normal(size=(30, 3, *SHAPE)).astype(np.float16)
-    cells = Cells(
-        jnp.asarray(rng.random((2, 30, 2)), jnp.float32),
-        jnp.asarray(rng.random((2, 30, 2)) * (rng.random((2, 30, 2)) < 0.8), jnp.float32),
-        jnp.asarray(rng.uniform(-2, 2, (2, 30, context)), jnp.float32),
-        jnp.asarray([0, 1, 0, 1], jnp.int32),
-        jnp.asarray([[0], [0], [1], [1]], jnp.int32),
+    cells, still = devices.replicate(
+        (
+            Cells(
+                jnp.asarray(rng.random((2, 30, 2)), jnp.float32),
+                jnp.asarray(rng.random((2, 30, 2)) * (rng.random((2, 30, 2)) < 0.8), jnp.float32),
+                jnp.asarray(rng.uniform(-2, 2, (2, 30, context)), jnp.float32),
+                jnp.asarray([0, 1, 0, 1], jnp.int32),
+                jnp.asarray([[0], [0], [1], [1]], jnp.int32),
+            ),
+            frozen(),
+        )
     )
     made = recipe(head, "sgd", 1.0, context)
-    one = Devices("jit", jax.local_devices()[:1])
-    many = [Devices(kind, jax.local_devices()[:devices]) for kind in ("jit", "pmap")]
-    results = []
-    for runner in (one, *many):
-        feed = CachedFeatures(features, runner).feed(made)
-        # A copy per runner: the step donates its state.
-        state = jax.tree.map(jnp.copy, runner.replicate(started(made)))
-        state, sums = feed.train_epoch(state, frozen(), cells, plan(1, 30, 3))
-        logits = feed.logits(state.params, frozen(), cells, plan(2, 30, 1, seed=2))
-        assert logits.shape == (2, HEADS, BATCH, 1)
-        results.append(jax.device_get((state.params, sums, logits)))
-    for other in results[1:]:
-        assert_trees_close(other, results[0], 1e-5)
+    feed = CachedFeatures(features, devices).feed(made)
+    # A copy, since the step donates its state.
+    state = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))(devices.replicate(started(made)))
+    state, sums = feed.train_epoch(state, still, cells, plan(1, 30, 3))
+    logits = feed.logits(state.params, still, cells, plan(2, 30, 1, seed=2))
+    assert logits.shape == (2, HEADS, BATCH, 1)
+    return jax.device_get((state.params, sums, logits))
+
+
+@pytest.mark.parametrize(
+    ("head", "devices", "context"),
+    [
+        ("linear", 8, 0),
+        ("linear", 8, 2),
+        ("linear", 5, 2),
+        ("linear", 4, 0),
+        pytest.param("conv", 2, 0, marks=pytest.mark.slow),
+    ],
+)
+def test_jit_and_pmap_take_the_same_step(head: str, devices: int, context: int) -> None:
+    """Four heads with twelve places each: cut by heads, by places, or by both.
+
+    Twelve places over eight devices, or five: padding must not count either.
+    """
+    assert len(jax.local_devices()) >= devices  # conftest simulates them
+    wanted = one_step(head, Devices("jit", jax.local_devices()[:1]), context)
+    for kind in ("jit", "pmap"):
+        many = one_step(head, Devices(kind, jax.local_devices()[:devices]), context)
+        assert_trees_close(many, wanted, 1e-5)
     if context:
-        weights = results[0][0].head["context"][:, :, 0]
+        weights = wanted[0].head["context"][:, :, 0]
         # Of its own label a head is told nothing, so that weight stays where it was.
         own = np.array([[True, False], [True, False], [False, True], [False, True]])
         assert (weights[own] == 0).all()
         assert (weights[~own] != 0).all()
+
+
+def some_cells() -> Cells:
+    zeros = jnp.zeros(HEADS, jnp.int32)
+    known = jnp.ones((1, 10, 1))
+    return Cells(jnp.zeros((1, 10, 1)), known, jnp.zeros((1, 10, 0)), zeros, zeros[:, None])
+
+
+@pytest.mark.parametrize(
+    ("devices", "within"), [(3, {"all-reduce"}), (4, set()), (8, {"all-reduce"})]
+)
+def test_heads_on_devices_of_their_own_exchange_nothing_between_steps(
+    devices: int, within: set[str]
+) -> None:
+    """Four heads: on three devices cut by places, on four by heads, on eight by both."""
+    made = recipe("linear", "adam")
+    runner = Devices("jit", jax.local_devices()[:devices])
+    feed = CachedFeatures(np.zeros((10, 2, *SHAPE), np.float32), runner).feed(made)
+    epoch = jax.jit(lambda *given: feed.train_epoch(*given))
+    program = epoch.lower(started(made), frozen(), some_cells(), plan(3, 10, 2)).compile()
+    exchanges = r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\("
+    # The program's entry, behind the loop of steps, puts the heads together again.
+    loop, entry = program.as_text().split("\nENTRY ")
+    assert set(re.findall(exchanges, loop)) == within
+    assert set(re.findall(exchanges, entry)) == (set() if devices == 3 else {"all-gather"})
 
 
 def test_the_epoch_compiles_once() -> None:
@@ -235,13 +278,7 @@ def test_the_epoch_compiles_once() -> None:
     made = recipe("linear", "adam")
     runner = Devices("jit")
     feed = CachedFeatures(features, runner).feed(made)
-    cells = Cells(
-        jnp.zeros((1, 10, 1)),
-        jnp.ones((1, 10, 1)),
-        jnp.zeros((1, 10, 0)),
-        jnp.zeros(HEADS, jnp.int32),
-        jnp.zeros((HEADS, 1), jnp.int32),
-    )
+    cells = some_cells()
     state = jax.tree.map(jnp.copy, runner.replicate(started(made)))
     with jax.log_compiles(False):
         state, _ = feed.train_epoch(state, frozen(), cells, plan(3, 10, 2))
