@@ -8,7 +8,7 @@ what needs no devices any more is left to the leader.
 
 Words go through jax's coordination service, which the leader hosts; arrays go over the devices, see
 `training/parallel.py`. A process that fails tells the others why. One that is killed cannot: jax
-ends the others when its heartbeats are missed.
+ends the others within its own code, where Python has no last word; a shell beside each has it.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import os
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -51,6 +52,7 @@ class _State:
     agreed: int = 0
     over: bool = False
     listener: threading.Thread | None = None
+    mourner: subprocess.Popen[bytes] | None = None
 
 
 def index() -> int:
@@ -105,6 +107,7 @@ def join(cache: Path) -> None:
         ) from error
     state = distributed.global_state
     _State.index, _State.count, _State.client = state.process_id, state.num_processes, state.client
+    _State.mourner = _mourner()
     _State.listener = threading.Thread(target=_listen, daemon=True)
     _State.listener.start()
     jax.devices()  # finding them needs all processes, so none may be busy with other things
@@ -123,6 +126,23 @@ def _number(name: str) -> int | None:
         return int(text)
     except ValueError as error:
         raise ConfigError(f"{name}={text!r} is no number") from error
+
+
+def _mourner() -> subprocess.Popen[bytes]:
+    """A shell that says what to do should this process end without a word: killed, or by jax.
+
+    It waits for the end of a pipe that this process holds open; `_clear_up` sends it home.
+    """
+    line = (
+        f"error: process {_State.index} of {_State.count} was killed, or jax ended it since "
+        "another one was; start all of them again with the same command, and the run goes on"
+    )
+    return subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r word || echo "$1" >&2', "sh", line],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C is for the run, which may still end well
+    )
 
 
 def own_workdir(workdir: Path) -> Path:
@@ -337,5 +357,8 @@ def finish() -> None:
 
 
 def _clear_up() -> None:
+    mourner, _State.mourner = _State.mourner, None
+    if mourner is not None:
+        mourner.communicate(b"all is said\n")
     if _State.folder is not None:
         shutil.rmtree(_State.folder, ignore_errors=True)

@@ -33,5 +33,10 @@ def test_t15_one_of_two_processes_is_killed(table: Table, tmp_path: Path) -> Non
                     assert time.monotonic() - at < 60
                     assert killed[0] == -signal.SIGKILL, killed[2][-2000:]
                     assert other[0] != 0
+                    # What is left says how it goes on, and says it last.
+                    for _, _, said in (killed, other):
+                        last = said.splitlines()[-1]
+                        assert last.startswith("error: ")
+                        assert "start all of them again" in last
                     completed_together(folder / "cache", command, 2)
                     assert outcome(folder, IMPUTE) == wanted
