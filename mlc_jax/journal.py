@@ -26,6 +26,7 @@ class Journal:
       rates: units per second of each phase, with the unit's name.
       first: seconds from the start of the run to the end of each phase's first unit, compiling and
         waiting for data included.
+      waits: seconds for which computing stood still for want of something, within the phases.
     """
 
     def __init__(self) -> None:
@@ -41,6 +42,7 @@ class Journal:
         self.seconds: dict[str, float] = {}
         self.rates: dict[str, dict[str, float | str]] = {}
         self.first: dict[str, float] = {}
+        self.waits: dict[str, float] = {}
 
     def note(self, text: str) -> None:
         """Says something worth knowing."""
@@ -58,9 +60,8 @@ class Journal:
         self.console.print(text, style=style, markup=False, soft_wrap=True)
 
     def wait(self, what: str, seconds: float) -> None:
-        """Adds to the time that computing stood still for want of something: `seconds`."""
-        name = f"waiting for {what}"
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        """Adds to the time for which computing stood still for want of something."""
+        self.waits[what] = self.waits.get(what, 0.0) + seconds
 
     @contextlib.contextmanager
     def phase(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:

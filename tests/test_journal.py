@@ -52,3 +52,13 @@ def test_a_pipe_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[:2] == ["WARNING: [red]mind[/red] this", "train …"]
     assert re.fullmatch(r"train: \d+\.\d s, 3 epochs, .* epochs/s", lines[2])
     assert len(lines) == 3
+
+
+def test_waits_add_up_and_are_no_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    journal = Journal()
+    with journal.phase("train", 3, "epochs"):
+        journal.wait("images", 0.5)
+        journal.wait("images", 0.25)
+    assert journal.waits == {"images": 0.75}
+    assert list(journal.seconds) == ["train"]

@@ -48,26 +48,6 @@ def apply_platt(logits: np.ndarray, slopes: np.ndarray, intercepts: np.ndarray) 
     return sigmoid(slopes * logits + intercepts)
 
 
-def fit_platt(logits: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
-    """One label's map.
-
-    Args:
-      logits: float [N].
-      labels: int8 [N], 0 or 1 where known.
-      mask: bool [N].
-
-    Returns:
-      (slope, intercept). With one class only, slope 0 and the smoothed share of positives; NaN
-      without a known cell.
-
-    Raises:
-      ValueError, NumericsError: see `known_cells`.
-    """
-    positive, known = known_cells(labels, mask, logits)
-    slope, intercepts = _fit_common_slope([(known, positive)])
-    return slope, float(intercepts[0])
-
-
 def fit_platt_per_label(
     logits: np.ndarray, labels: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

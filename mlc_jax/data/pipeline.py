@@ -5,8 +5,10 @@ the GIL), batched, and sharded by process. Index plans are the records of a rand
 an iterator over them resumes from its position alone.
 """
 
+import itertools
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import grain
@@ -109,6 +111,18 @@ def chosen_views(
     """
     source = _Passes(images, rows, numbers[:, None], views)
     return (batch[:, 0] for batch in _stream(source, batch_size))
+
+
+def timed(batches: Iterator[np.ndarray], waited: Callable[[float], None]) -> Iterator[np.ndarray]:
+    """Hands batches on; `waited` is told how many seconds each was waited for, but the first."""
+    for number in itertools.count():
+        began = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        if number:
+            waited(time.perf_counter() - began)
+        yield batch
 
 
 class PlanIterator:

@@ -10,9 +10,10 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ import numpy as np
 
 from mlc_jax import processes
 from mlc_jax.data.dataset import ImageSet
-from mlc_jax.data.pipeline import Views, whole_images
+from mlc_jax.data.pipeline import Views, timed, whole_images
 from mlc_jax.errors import ConfigError, NumericsError, WorkdirError
 from mlc_jax.files.atomic import remove_partial, write_bytes, write_text
 from mlc_jax.files.digest import digest_file, digest_json
@@ -126,6 +127,7 @@ class FeatureStore:
         extract: Extract,
         batch_size: int,
         advance: Callable[[int], None],
+        waited: Callable[[float], None],
     ) -> None:
         """Runs the backbone over the images that are missing and adds them, block by block.
 
@@ -136,7 +138,7 @@ class FeatureStore:
           images: the prepared data set.
           extract: uint8 [batch_size, H, W, 3] to features [batch_size, h, w, C].
           batch_size: passes per call of the backbone.
-          advance: called with the number of passes done.
+          advance, waited: as for `extract_passes`.
 
         Raises:
           NumericsError: a feature that is not finite.
@@ -147,18 +149,16 @@ class FeatureStore:
             rows = self.missing(images)
             share = [int(images.digests[row][:8], 16) % processes.count() for row in rows]
             rows = rows[np.array(share, np.int64) == processes.index()]
-            for start in range(0, len(rows), self._images_per_block):
-                block_rows = rows[start : start + self._images_per_block]
-                passes = extract_passes(
-                    images, block_rows, self._spec.views, extract, batch_size, advance
-                )
-                made = []
-                for features in passes:
-                    made.append(features)
-                    if requested():
-                        break
-                self._add_whole(images, block_rows, np.concatenate(made))
-                check()
+            passes = extract_passes(
+                images, rows, self._spec.views, extract, batch_size, advance, waited
+            )
+            done = 0
+            for block in by_image(_until_asked(passes), self._shape[0], self._images_per_block):
+                block_rows = rows[done : done + len(block)]
+                check_finite(block, images, block_rows)
+                self._add([images.digests[row] for row in block_rows], block)
+                done += len(block)
+            check()
             processes.barrier("extracted")
         deadline = time.monotonic() + processes.SHARED_SECONDS
         self._read_blocks()  # what the others added, once this host sees it
@@ -244,14 +244,6 @@ class FeatureStore:
     def _note(self, array_file: Path, digests: Sequence[str]) -> None:
         self._place_of.update({digest: (array_file, place) for place, digest in enumerate(digests)})
 
-    def _add_whole(self, images: ImageSet, rows: np.ndarray, passes: np.ndarray) -> None:
-        """Adds the images whose passes [n, h, w, C] are all there."""
-        rows = rows[: len(passes) // self._shape[0]]
-        features = passes[: len(rows) * self._shape[0]].reshape(len(rows), *self._shape)
-        check_finite(features, images, rows)
-        if len(rows):
-            self._add([images.digests[row] for row in rows], features)
-
     def _add(self, digests: Sequence[str], features: np.ndarray) -> None:
         name = digest_json(list(digests))[:32]
         array_file = self._folder / f"block-{name}.npy"
@@ -319,30 +311,79 @@ def extract_passes(
     extract: Extract,
     batch_size: int,
     advance: Callable[[int], None],
+    waited: Callable[[float], None],
 ) -> Iterator[np.ndarray]:
     """Features of every view of the given rows, in order.
+
+    A call is handed over before the features of the one before it are taken, so that an accelerator
+    has something to do while they are.
 
     Args:
       images, rows, views: as for `whole_images`.
       extract: uint8 [batch_size, H, W, 3] to features [batch_size, h, w, C].
       batch_size: images per call; the last call is padded, so one program serves them all.
       advance: called with the number of passes done.
+      waited: called with the seconds for which there was nothing to do for want of images, but for
+        the first.
 
     Yields:
       Features [b, h, w, C], host arrays; one pass per (row, view), views fastest.
     """
     waiting: list[np.ndarray] = []
+    begun: list[tuple[jax.Array, int]] = []
 
-    def run(passes: list[np.ndarray]) -> np.ndarray:
+    def begin(passes: list[np.ndarray]) -> None:
         padding = [passes[-1]] * (batch_size - len(passes))
-        features = np.asarray(extract(np.stack(passes + padding)))[: len(passes)]
-        advance(len(passes))
-        return features
+        begun.append((extract(np.stack(passes + padding)), len(passes)))
 
-    for batch in whole_images(images, rows, views, max(1, batch_size // (views.augmented + 1))):
+    def end() -> np.ndarray:
+        features, count = begun.pop(0)
+        taken = np.asarray(features)[:count]
+        advance(count)
+        return taken
+
+    def stood_still(seconds: float) -> None:
+        busy = bool(begun) and not cast(Any, begun[-1][0]).is_ready()  # not in jax's stubs
+        waited(0.0 if busy else seconds)
+
+    batches = whole_images(images, rows, views, max(1, batch_size // (views.augmented + 1)))
+    for batch in timed(batches, stood_still):
         waiting.extend(batch.reshape(-1, *batch.shape[2:]))
         while len(waiting) >= batch_size:
-            yield run(waiting[:batch_size])
+            begin(waiting[:batch_size])
             del waiting[:batch_size]
+            if len(begun) > 1:
+                yield end()
     if waiting:
-        yield run(waiting)
+        begin(waiting)
+    while begun:
+        yield end()
+
+
+def by_image(passes: Iterable[np.ndarray], per_image: int, count: int) -> Iterator[np.ndarray]:
+    """Passes [b, h, w, C] put together again, [n, per_image, h, w, C].
+
+    Yields:
+      `count` images at a time, and at the end those that are left and whole.
+    """
+    waiting: list[np.ndarray] = []
+    for some in passes:
+        waiting.extend(some)
+        while len(waiting) >= count * per_image:
+            yield _stacked(waiting[: count * per_image], per_image)
+            del waiting[: count * per_image]
+    whole = len(waiting) // per_image * per_image
+    if whole:
+        yield _stacked(waiting[:whole], per_image)
+
+
+def _stacked(passes: list[np.ndarray], per_image: int) -> np.ndarray:
+    return np.stack(passes).reshape(-1, per_image, *passes[0].shape)
+
+
+def _until_asked(passes: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """What comes until a signal asks the run to stop."""
+    for some in passes:
+        yield some
+        if requested():
+            return

@@ -73,15 +73,23 @@ def how_it_ran(run: FinishedRun) -> Section:
     backbone = summary["backbone"]
     rates = summary["rates"]
     weights = "random: it has learned nothing from ImageNet" if backbone["random"] else "pretrained"
+    first = summary["seconds_to_first"]
     phases = tuple(
         (
             Cell(phase),
             Cell(numbers.duration(seconds)),
             Cell(numbers.rate(**rates[phase]) if phase in rates else ""),
+            Cell(numbers.duration(first[phase]) if phase in first else ""),
         )
         for phase, seconds in summary["seconds"].items()
     )
-    total = (Cell("together"), Cell(numbers.duration(sum(summary["seconds"].values()))), Cell(""))
+    blank = Cell("")
+    together = numbers.duration(sum(summary["seconds"].values()))
+    total = (Cell("together"), Cell(together), blank, blank)
+    waits = tuple(
+        (Cell(f"of it waiting for {what}"), Cell(numbers.duration(seconds)), blank, blank)
+        for what, seconds in summary["seconds_waited"].items()
+    )
     return Section(
         "run",
         "How it ran",
@@ -96,7 +104,15 @@ def how_it_ran(run: FinishedRun) -> Section:
                     ("Features per image", " × ".join(map(str, backbone["feature_shape"]))),
                 )
             ),
-            Table((Column("Phase", words=True), Column("Time"), Column("Rate")), (*phases, total)),
+            Table(
+                (
+                    Column("Phase", words=True),
+                    Column("Time"),
+                    Column("Rate"),
+                    Column("First after", "since the run began; compiling included"),
+                ),
+                (*phases, total, *waits),
+            ),
             Folded("Versions", (Facts(tuple(summary["versions"].items())),)),
             Folded("Digests of the inputs", (Facts(tuple(summary["digests"].items())),)),
             Folded("Configuration", (Facts(tuple(_flat("", summary["config"]))),)),

@@ -160,4 +160,8 @@ def extractor(backbone: Backbone, spec: FeatureSpec, devices: Devices) -> Extrac
         return run
 
     params = devices.replicate(backbone.params, alike=True)
-    return partial(devices.wrap(build, (None, 0)), params)
+    run = partial(devices.wrap(build, (None, 0)), params)
+    if devices.platform != "cpu":
+        return run
+    # Two calls at once would share the caches that the maps of one are made to fit.
+    return lambda images: jax.block_until_ready(run(images))

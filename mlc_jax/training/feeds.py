@@ -89,7 +89,8 @@ def open_features(
                 "trained, a copy for every head"
             )
         batch_size = config.features.batch_size or passes_per_call(spec.image_size, devices)
-        return OnlineFeatures(images, backbone, spec, batch_size, trainable, devices)
+        waited = partial(journal.wait, "images")
+        return OnlineFeatures(images, backbone, spec, batch_size, trainable, devices, waited)
     stores = []
     for part in backbone.parts or (backbone,):
         own = replace(spec, backbone=part.key)
@@ -147,7 +148,7 @@ def _filled_store(
         with journal.phase(
             "extract features", -(-missing // count()) * (spec.views.augmented + 1), "views"
         ) as advance:
-            store.extract(images, extract, batch_size, advance)
+            store.extract(images, extract, batch_size, advance, partial(journal.wait, "images"))
     return store
 
 

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlc_jax.data.dataset import ImageSet
-from mlc_jax.data.pipeline import chosen_views
+from mlc_jax.data.pipeline import chosen_views, timed
 from mlc_jax.data.sampling import Plan
 from mlc_jax.models.backbones import Backbone
-from mlc_jax.models.features import FeatureSpec, extract_passes, features_of
+from mlc_jax.models.features import FeatureSpec, by_image, extract_passes, features_of
 from mlc_jax.models.tuning import Trained, merged, split_params
 from mlc_jax.training.features import (
     CELLS_PER_HEAD,
@@ -41,6 +41,8 @@ from mlc_jax.training.step import (
     make_train_step,
 )
 
+IMAGES_AT_ONCE = 16
+
 
 @dataclass(frozen=True, eq=False)
 class OnlineFeatures:
@@ -53,6 +55,7 @@ class OnlineFeatures:
       batch_size: passes per call where the backbone runs alone.
       trainable: the part of the backbone that is trained, one of `TRAINABLE`.
       devices: what runs the programs.
+      waited: told of the seconds for which images were waited for.
     """
 
     images: ImageSet
@@ -61,6 +64,7 @@ class OnlineFeatures:
     batch_size: int
     trainable: str
     devices: Devices
+    waited: Callable[[float], None]
 
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
@@ -69,19 +73,19 @@ class OnlineFeatures:
         rows = np.arange(len(self.images))[places]
         extract = extractor(self.backbone, self.spec, self.devices.own())
         both = np.zeros((2, len(self.images), self.backbone.channels))
+        passes = extract_passes(
+            self.images,
+            rows,
+            self.spec.views,
+            extract,
+            self.batch_size,
+            lambda _: None,
+            self.waited,
+        )
         done = places.start
-        waiting: list[np.ndarray] = []
-        passes = self.spec.views.augmented + 1
-        for features in extract_passes(
-            self.images, rows, self.spec.views, extract, self.batch_size, lambda _: None
-        ):
-            waiting.extend(features)
-            whole = len(waiting) // passes * passes
-            if whole:
-                made = np.stack(waiting[:whole]).reshape(-1, passes, *features.shape[1:])
-                both[:, done : done + len(made)] = row_moments(made)
-                done += len(made)
-                del waiting[:whole]
+        for made in by_image(passes, self.spec.views.augmented + 1, IMAGES_AT_ONCE):
+            both[:, done : done + len(made)] = row_moments(made)
+            done += len(made)
         means, squares = united(both)
         return means, squares
 
@@ -186,5 +190,6 @@ class OnlineFeed:
             heads * own,
         )
         return (
-            spread(images.reshape(heads, own, *images.shape[1:]), mine, batch) for images in stream
+            spread(images.reshape(heads, own, *images.shape[1:]), mine, batch)
+            for images in timed(stream, self._source.waited)
         )

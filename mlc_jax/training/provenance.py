@@ -115,6 +115,7 @@ def describe_circumstances(
         "seconds": journal.seconds,
         "rates": journal.rates,
         "seconds_to_first": journal.first,
+        "seconds_waited": journal.waits,
         "peak_memory_mb": round(peak_kib / 1024),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
         "versions": {"mlc_jax": __version__, "python": platform.python_version()}

@@ -145,7 +145,13 @@ def _some_features(
 
     def run() -> np.ndarray:
         made = extract_passes(
-            collection.images, np.arange(count), spec.views, extract, batch_size, lambda _: None
+            collection.images,
+            np.arange(count),
+            spec.views,
+            extract,
+            batch_size,
+            lambda _: None,
+            lambda _: None,
         )
         return np.concatenate(list(made))
 

@@ -9,7 +9,6 @@ from mlc_jax.assess.calibration import (
     FEW,
     apply_platt,
     cross_fitted_platt,
-    fit_platt,
     fit_platt_per_label,
     sigmoid,
 )
@@ -36,6 +35,12 @@ def _smoothed_regression(design: np.ndarray, labels: np.ndarray) -> LogisticRegr
         np.repeat([1, 0], labels.size),
         sample_weight=np.concatenate([targets, 1 - targets]),
     )
+
+
+def fit_platt(logits: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """The slope and intercept of one label alone."""
+    slopes, intercepts, _ = fit_platt_per_label(logits[:, None], labels[:, None], mask[:, None])
+    return float(slopes[0]), float(intercepts[0])
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])

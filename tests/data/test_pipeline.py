@@ -1,11 +1,14 @@
 """Laws of the image streams: each is `draw_view` of the image, however it is cut into batches."""
 
+import time
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from mlc_jax.data.augment import draw_view
 from mlc_jax.data.dataset import ImageSet
-from mlc_jax.data.pipeline import Views, chosen_views, whole_images
+from mlc_jax.data.pipeline import Views, chosen_views, timed, whole_images
 from tests.image_folders import SIZE, image_folder, prepared, views
 
 ROWS = np.array([3, 0, 6, 2, 1, 5, 4])
@@ -61,3 +64,18 @@ def test_the_seed_changes_the_views_and_not_the_image(images: ImageSet) -> None:
     (one,), (other,) = (whole_images(images, ROWS, views(1, seed), 100) for seed in (0, 1))
     np.testing.assert_array_equal(one[:, 0], other[:, 0])
     assert (one[:, 1] != other[:, 1]).any(axis=(1, 2, 3)).all()
+
+
+def test_the_waits_for_batches_are_told_but_for_the_first() -> None:
+    pauses = [0.3, 0.0, 0.2, 0.0]
+
+    def slow() -> Iterator[np.ndarray]:
+        for number, pause in enumerate(pauses):
+            time.sleep(pause)
+            yield np.array(number)
+
+    waits: list[float] = []
+    assert [int(batch) for batch in timed(slow(), waits.append)] == [0, 1, 2, 3]
+    assert len(waits) == 3
+    assert waits[1] >= 0.2
+    assert max(waits[0], waits[2]) < 0.2 <= sum(waits)

@@ -16,7 +16,7 @@ from mlc_jax.data.dataset import ImageSet
 from mlc_jax.errors import ConfigError, NumericsError
 from mlc_jax.models import features
 from mlc_jax.models.algorithms import Algorithm
-from mlc_jax.models.features import FeatureSpec, FeatureStore, extract_passes
+from mlc_jax.models.features import FeatureSpec, FeatureStore, by_image, extract_passes
 from tests.image_folders import SIZE, image_folder, prepared, views
 
 VIEWS = 2
@@ -69,7 +69,7 @@ def open_store(
 def fill(store: FeatureStore, images: ImageSet, extract: Counting, batch_size: int = 4) -> int:
     """Extracts what is missing; returns the number of passes that were told of."""
     told: list[int] = []
-    store.extract(images, extract, batch_size, told.append)
+    store.extract(images, extract, batch_size, told.append, lambda _: None)
     return sum(told)
 
 
@@ -107,12 +107,36 @@ def test_passes_are_made_once_in_order(folder: Path, batch_size: int) -> None:
     images, rows = images_of(folder), np.array([5, 0, 2])
     told: list[int] = []
     extract = Counting()
-    made = list(extract_passes(images, rows, SPEC.views, extract, batch_size, told.append))
+    waits: list[float] = []
+    passes = extract_passes(
+        images, rows, SPEC.views, extract, batch_size, told.append, waits.append
+    )
+    made = []
+    for part in passes:
+        made.append(part)
+        # A call is begun before the features of the one before it are handed over.
+        assert extract.calls == min(len(made) + 1, -(-9 // batch_size))
     whole = np.concatenate(made).reshape(3, VIEWS + 1, *SHAPE)
     np.testing.assert_array_equal(whole, expected(images)[rows])
     assert sum(told) == whole.shape[0] * whole.shape[1]
     # Every call has the full batch, so that one compiled program serves them all.
     assert len(extract.seen) == extract.calls * batch_size
+    # Images come in batches that fit into a call; the first is not waited for.
+    assert len(waits) == -(-3 // max(1, batch_size // (VIEWS + 1))) - 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 100])
+@pytest.mark.parametrize("sizes", [[12], [1] * 12, [5, 5, 2], [7, 4], [2]])
+def test_passes_are_put_together_by_image(sizes: list[int], count: int) -> None:
+    passes = np.arange(sum(sizes) * 2).reshape(-1, 2)
+    made = list(by_image(np.split(passes, np.cumsum(sizes)[:-1]), 3, count))
+    whole = sum(sizes) // 3
+    assert [len(block) for block in made[:-1]] == [count] * (len(made) - 1)
+    assert sum(len(block) for block in made) == whole
+    if whole:
+        np.testing.assert_array_equal(
+            np.concatenate(made), passes[: whole * 3].reshape(whole, 3, 2)
+        )
 
 
 def test_every_image_and_view_goes_through_once(folder: Path, images_per_block: int) -> None:
@@ -250,7 +274,7 @@ def test_features_that_are_not_finite_name_the_file_and_are_not_kept(
 
     store = open_store(folder)
     with pytest.raises(NumericsError, match=images.filenames[4]):
-        store.extract(images, extract, 4, lambda _: None)
+        store.extract(images, extract, 4, lambda _: None, lambda _: None)
     assert open_store(folder).missing(images).size == len(set(images.digests))
 
 

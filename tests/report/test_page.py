@@ -52,6 +52,16 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     return workdir, summary
 
 
+def test_the_time_together_is_that_of_the_phases_with_their_waits(
+    demo: tuple[Path, dict[str, Any]],
+) -> None:
+    page = Parsed(demo[0] / "report.html")
+    rows = {table[0][0]: {row[0]: row[1:] for row in table[1:]} for table in page.tables}["Phase"]
+    assert rows["together"][0] == "4 min 55 s"
+    assert rows["of it waiting for images"][0] == "2.4 s"
+    assert rows["train"] == ["41.7 s", "", "4 min 23 s"]
+
+
 def test_figures_of_every_label_stand_in_their_row(demo: tuple[Path, dict[str, Any]]) -> None:
     page = Parsed(demo[0] / "report.html")
     for name, label in demo[1]["labels"].items():

@@ -189,6 +189,7 @@ def features_of(cache: Path, images: ImageSet, warnings: list[str]) -> np.ndarra
             lambda batch: jnp.asarray(batch, jnp.float16).reshape(len(batch), 4, -1, 12)[:, :1, :1],
             8,
             lambda _: None,
+            lambda _: None,
         )
     return store.load(images)
 

@@ -184,7 +184,9 @@ def test_the_cache_changes_nothing(
 
 def tuned_epoch(images: ImageSet, backbone: Backbone, runner: Devices, steps: Plan) -> Any:
     config = configuration(cache=False)
-    features = OnlineFeatures(images, backbone, make_spec(config, backbone), 5, "all", runner)
+    features = OnlineFeatures(
+        images, backbone, make_spec(config, backbone), 5, "all", runner, lambda _: None
+    )
     optimizer = make_optimizer(config.optimizer, config.schedule, STEPS, 1, backbone_rate=RATE)
     how = Recipe(HeadStack("linear", (1, 1, 6), 1), optimizer, config.loss, STEPS)
     feed = features.feed(how)
