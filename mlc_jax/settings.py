@@ -19,6 +19,7 @@ from mlc_jax.loss_settings import check_loss_config, loss_config
 CHOICES = {
     "backbone.trainable": ("none", "last_block", "all"),
     "features.dtype": ("float16", "bfloat16", "float32"),
+    "features.compute": ("auto", "float32", "bfloat16"),
     "oversample": ("label", "labelset", "none"),
     "head.name": ("conv", "linear"),
     "optimizer.name": ("adam", "adamw", "adadelta", "adagrad", "rmsprop", "sgd", "lion"),
@@ -69,6 +70,8 @@ def training_config(stage: str) -> ConfigDict:
     config.features.cache = True  # false: run the backbone inside every step, as fine-tuning does
     # float16 | bfloat16 | float32, in the cache; float32 where gradients pass through them
     config.features.dtype = config_dict.placeholder(str)
+    # auto | float32 | bfloat16: how a frozen backbone is computed; auto: bfloat16 but on a CPU
+    config.features.compute = "auto"
     config.features.batch_size = 0  # passes per call of the backbone; 0: chosen for the device
     config.features.memory = 0.25  # share of all memory that features may take; more: from disk
     config.features.measure = True  # on a CPU: choose the fastest convolutions by measuring, once
@@ -279,6 +282,10 @@ def _check(config: ConfigDict) -> None:
         checks["features.dtype"] = (
             "float32 while the backbone is fine-tuned",
             config.features.dtype == "float32",
+        )
+        checks["features.compute"] = (
+            "auto or float32 while the backbone is fine-tuned",
+            config.features.compute != "bfloat16",
         )
     if config.backbone.trainable == "last_block":
         checks["backbone.layer"] = (

@@ -107,17 +107,18 @@ def test_a_traceback_on_request(tmp_path: Path) -> None:
 
 
 def test_help_is_quick_and_lists_the_keys(tmp_path: Path) -> None:
-    started = time.monotonic()
-    for word in ("--help", "-h"):
-        done = command(tmp_path, word)
+    seconds = []
+    for words in (["--help"], ["-h"], [IMPUTE, "--help"]):
+        started = time.monotonic()
+        done = command(tmp_path, *words)
+        seconds.append(time.monotonic() - started)
         assert done.returncode == 0, done.stderr
         assert "--workdir" in done.stdout
-    # Without importing JAX, which alone takes longer than this on a busy machine.
-    assert time.monotonic() - started < 10
-    done = command(tmp_path, IMPUTE, "--help")
-    assert done.returncode == 0, done.stderr
     for key in ("learning_rate", "image_size", "max_bad_fraction", "threshold"):
         assert key in done.stdout
+    # All three, since the machine may be busy; none imports JAX, which takes as long by itself.
+    assert min(seconds) < 2
+    assert sum(seconds) < 10
     assert not list(tmp_path.iterdir())
 
 

@@ -141,6 +141,7 @@ BAD: list[tuple[str, list[Any]]] = [
     ("data.image_size", [(64,), (64, 64, 3), (31, 64), (64, 31), (64.0, 64), ("a", "b"), ()]),
     ("data.max_bad_fraction", [-0.1, 1.1, NAN]),
     ("backbone.trainable", ["", "first"]),
+    ("features.compute", ["", "float16"]),
     ("backbone.learning_rate", [0.0, -1.0, NAN, INF]),
     ("features.views", [-1, 1001]),
     ("features.dtype", ["float64", "int8", ""]),

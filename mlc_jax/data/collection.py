@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from mlc_jax.data.cells import read_cells, with_cells
 from mlc_jax.data.dataset import ImageSet, prepare_images
 from mlc_jax.data.demo import draw_demo
-from mlc_jax.data.labels import Quarantined, read_labels
+from mlc_jax.data.labels import Conflict, Quarantined, read_labels
 from mlc_jax.data.stream import Listing
 from mlc_jax.data.table import MISSING, LabelTable, Source
 from mlc_jax.errors import LabelsError
@@ -32,6 +32,7 @@ class Collection:
       confidence: float64 [N, L], how probably each filled cell is right, by the cells.csv that lies
         beside the labels file; NaN for cells that no model filled.
       truth: the labels without blanks where they are known, of the demo only.
+      conflicts: cells on which rows of the same file disagree; they are blank.
     """
 
     labels_file: Path
@@ -41,6 +42,7 @@ class Collection:
     quarantine: tuple[Quarantined, ...]
     confidence: np.ndarray
     truth: LabelTable | None
+    conflicts: tuple[Conflict, ...]
 
 
 def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collection:
@@ -102,6 +104,7 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         quarantine,
         confidence[images.places],
         truth,
+        file.conflicts,
     )
 
 

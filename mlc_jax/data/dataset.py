@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,14 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
             "filename": filename,
             "digest": digest_bytes(resized.tobytes()),
         }
+
+
+def _digest_of(root: Path, file: tuple[int, str]) -> str | Rejected:
+    place, filename = file
+    try:
+        return digest_file(resolve_image(root, filename))
+    except ImageError as error:
+        return Rejected(place, error.reason, str(error))
 
 
 def _in_threads(
@@ -212,12 +221,15 @@ def prepare_images(
     files: list[tuple[int, str]] = []
     missing: list[Rejected] = []
     contents = []
-    for place, filename in enumerate(filenames):
-        try:
-            contents.append([filename, digest_file(resolve_image(root, filename))])
-            files.append((place, filename))
-        except ImageError as error:
-            missing.append(Rejected(place, error.reason, str(error)))
+    numbered = list(enumerate(filenames))
+    for file, found in zip(
+        numbered, _in_threads(partial(_digest_of, root), numbered, str(root)), strict=True
+    ):
+        if isinstance(found, Rejected):
+            missing.append(found)
+        else:
+            contents.append([file[1], found])
+            files.append(file)
     key = digest_json([VERSION, list(image_size), contents])[:32]
     place_of = {filename: place for place, filename in files}
     folder = cache / "datasets" / PreparedImages.name / key / VERSION

@@ -17,7 +17,7 @@ import numpy as np
 from mlc_jax.data.delimited import TextFile, csv_line, open_text, shown
 from mlc_jax.data.table import MISSING, LabelTable
 from mlc_jax.errors import ConfigError, LabelsError
-from mlc_jax.files.atomic import replacing
+from mlc_jax.files.atomic import replacing, write_text
 
 MAX_LINES = 2_000_000
 _SAMPLE = 200  # records looked at to find the separator
@@ -312,7 +312,6 @@ def write_labels(path: str | os.PathLike[str], table: LabelTable) -> None:
 
 def write_quarantine(path: str | os.PathLike[str], rows: Iterable[Quarantined]) -> None:
     """Writes quarantine.csv: filename, row, reason; atomic."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(csv_line(["filename", "row", "reason"]))
-        for item in rows:
-            file.write(csv_line([item.filename, str(item.row), item.reason]))
+    lines = [csv_line(["filename", "row", "reason"])]
+    lines += [csv_line([item.filename, str(item.row), item.reason]) for item in rows]
+    write_text(path, "".join(lines))

@@ -1,8 +1,8 @@
 """The grain pipelines: images to the accelerator, and index plans to the loop.
 
 Images are read through the TFDS data source, decoded and augmented in threads (OpenCV lets go of
-the GIL), batched, and sharded by process. Index plans are the records of a random-access source, so
-an iterator over them resumes from its position alone.
+the GIL), and batched; each process asks for rows of its own. Index plans are the records of a
+random-access source, so an iterator over them resumes from its position alone.
 """
 
 import itertools
@@ -75,8 +75,6 @@ def whole_images(
     rows: np.ndarray,
     views: Views,
     batch_size: int,
-    *,
-    shard: tuple[int, int] = (0, 1),
 ) -> Iterator[np.ndarray]:
     """Every view of the given rows, in order: what the feature cache is made from.
 
@@ -85,14 +83,12 @@ def whole_images(
       rows: int [n].
       views: how views are drawn.
       batch_size: images per batch; the last batch may be smaller.
-      shard: (this process, number of processes); process p reads rows p, p + count, ….
 
     Yields:
       uint8 [b, 1 + views.augmented, H, W, 3].
     """
-    mine = rows[shard[0] :: shard[1]]
-    numbers = np.tile(np.arange(views.augmented + 1), (len(mine), 1))
-    return _stream(_Passes(images, mine, numbers, views), batch_size)
+    numbers = np.tile(np.arange(views.augmented + 1), (len(rows), 1))
+    return _stream(_Passes(images, rows, numbers, views), batch_size)
 
 
 def chosen_views(

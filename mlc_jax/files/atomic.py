@@ -47,8 +47,11 @@ def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` to `path` atomically, as UTF-8 with the line ends it has."""
-    write_bytes(path, text.encode("utf-8"))
+    """Writes `text` to `path` atomically, as UTF-8 with the line ends it has.
+
+    Bytes of a file's name that are no UTF-8 are written as escapes.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -97,20 +97,32 @@ class Backbone:
             return tuple(word for part in self.parts for word in part.key)
         return self.name, self.digest, self.layer, "folded" if self.folded else "as stored"
 
-    def apply(self, params: Params, images: jax.Array) -> jax.Array:
+    def apply(self, params: Params, images: jax.Array, compute: str = "float32") -> jax.Array:
         """Features of a batch; pure, to be jitted by the caller.
 
         Args:
           params: such as `self.params`.
           images: RGB 0..255, uint8 or float [B, H, W, 3].
+          compute: type of the parameters and of what the layers give one another: float32 with all
+            its digits, or bfloat16, whose products an accelerator still sums in float32.
 
         Returns:
           float32 [B, h, w, channels].
         """
         if self.parts:
-            return joined([part.apply(params[part.name], images) for part in self.parts])
+            return joined([part.apply(params[part.name], images, compute) for part in self.parts])
+        prepared = PREPROCESS[self.preprocess](images)
+        if compute == "float32":
+            # Else accelerators multiply numbers that are rounded to three digits (TF32, bfloat16).
+            with jax.default_matmul_precision("highest"):
+                return self._network(params)(prepared, self.layer)
+        narrow = jax.tree.map(lambda leaf: leaf.astype(compute), params)
+        maps = self._network(narrow)(prepared.astype(compute), self.layer)
+        return maps.astype(jnp.float32)
+
+    def _network(self, params: Params) -> Network:
         network: Network = nnx.merge(self.graphdef, params)
-        return network(PREPROCESS[self.preprocess](images), self.layer)
+        return network
 
     def feature_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
         """(h, w, C) of the features of images of `image_size` (height, width); computes nothing.

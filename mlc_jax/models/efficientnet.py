@@ -72,7 +72,7 @@ class EfficientNet(Network):
 
     def blocks(self, x: jax.Array) -> Iterator[tuple[str, jax.Array]]:
         """Yields the first convolution's map, each inverted residual's, and the final map."""
-        x = self.normalization(x) / jnp.sqrt(jnp.array(IMAGENET_STD))
+        x = self.normalization(x) / jnp.sqrt(jnp.array(IMAGENET_STD)).astype(x.dtype)
         x = nnx.silu(self.stem_bn(self.stem_conv(x)))
         yield "stem_activation", x
         for name in self.names:

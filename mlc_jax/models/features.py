@@ -10,7 +10,9 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +24,7 @@ import numpy as np
 from mlc_jax import processes
 from mlc_jax.data.dataset import ImageSet
 from mlc_jax.data.pipeline import Views, timed, whole_images
+from mlc_jax.data.watch import watched
 from mlc_jax.errors import ConfigError, NumericsError, WorkdirError
 from mlc_jax.files.atomic import remove_partial, write_bytes, write_text
 from mlc_jax.files.digest import digest_file, digest_json
@@ -32,7 +35,7 @@ from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.joining import joined
 from mlc_jax.models.weights import Params
 
-VERSION = 1
+VERSION = 2
 BLOCK_BYTES = 32 * 2**20
 DTYPES = ("float16", "bfloat16", "float32")
 
@@ -47,7 +50,8 @@ class FeatureSpec:
       backbone: what the features of the backbone depend on, `Backbone.key`.
       image_size: (height, width).
       pooled: whether the map is averaged over space (all that a linear head needs).
-      dtype: type in which features are kept; all arithmetic is float32.
+      dtype: type in which features are kept.
+      compute: how the network computes, see `Backbone.apply`.
       views: how views are drawn.
       algorithm: how the network is run, which shows in the last digits.
     """
@@ -58,6 +62,7 @@ class FeatureSpec:
     dtype: str
     views: Views
     algorithm: Algorithm = DIRECT
+    compute: str = "float32"
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -88,7 +93,7 @@ def features_of(
         return joined(
             [features_of(part, spec, params[part.name], images) for part in backbone.parts]
         )
-    maps = backbone.apply(params, images)
+    maps = backbone.apply(params, images, spec.compute)
     if spec.pooled:
         maps = maps.mean(axis=(1, 2), keepdims=True)
     return maps.astype(spec.dtype)
@@ -98,8 +103,9 @@ class FeatureStore:
     """The features of one `FeatureSpec` on disk, in blocks of a few images.
 
     A block is an array file [images, 1 + views, h, w, C] and a JSON file that says which images it
-    holds and the digest of the array file. The JSON is written last, so a block without one does
-    not exist. A block that does not match its digest is removed and its images extracted anew.
+    holds, the digest of the array file, and a checksum of each pass. The JSON is written last, so a
+    block without one does not exist. The images of a block that does not match its digest are
+    extracted anew; a pass that does not match its checksum when it is read ends the run.
     """
 
     def __init__(
@@ -114,6 +120,7 @@ class FeatureStore:
         self._warn = warn
         self._images_per_block = max(1, BLOCK_BYTES // self.bytes_per_image)
         self._place_of: dict[str, tuple[Path, int]] = {}
+        self._sums: dict[Path, list[list[int]]] = {}
         self._read_blocks()
 
     def missing(self, images: ImageSet) -> np.ndarray:
@@ -145,19 +152,24 @@ class FeatureStore:
           Interrupted: a signal; what was extracted is added.
         """
         with self._locked(), deferred():
-            self._read_blocks()  # another run may have added some while this one waited
+            self._read_blocks(remove=True)  # another run may have added some while this one waited
             rows = self.missing(images)
             share = [int(images.digests[row][:8], 16) % processes.count() for row in rows]
             rows = rows[np.array(share, np.int64) == processes.index()]
             passes = extract_passes(
                 images, rows, self._spec.views, extract, batch_size, advance, waited
             )
+            blocks = by_image(_until_asked(passes), self._shape[0], self._images_per_block)
             done = 0
-            for block in by_image(_until_asked(passes), self._shape[0], self._images_per_block):
-                block_rows = rows[done : done + len(block)]
-                check_finite(block, images, block_rows)
-                self._add([images.digests[row] for row in block_rows], block)
-                done += len(block)
+            # A block is written while the next one is computed.
+            with ThreadPoolExecutor(1) as writer:
+                written = writer.submit(lambda: None)
+                for block in blocks:
+                    written.result()
+                    block_rows = rows[done : done + len(block)]
+                    written = writer.submit(self._add_checked, images, block_rows, block)
+                    done += len(block)
+                written.result()
             check()
             processes.barrier("extracted")
         deadline = time.monotonic() + processes.SHARED_SECONDS
@@ -165,6 +177,11 @@ class FeatureStore:
         while len(self.missing(images)) and time.monotonic() < deadline:
             time.sleep(0.2)
             self._read_blocks()
+        if len(self.missing(images)):
+            raise WorkdirError(
+                f"{self._folder}: what other processes extracted cannot be seen here after "
+                f"{processes.SHARED_SECONDS:.0f} s; is MLC_JAX_CACHE on storage that all share?"
+            )
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -182,17 +199,14 @@ class FeatureStore:
         """The features of all images in order: dtype [N, 1 + views, h, w, C], in memory."""
         out = np.empty((len(images), *self._shape), jnp.dtype(self._spec.dtype))
         for path, rows, places in self._places(images):
-            block = np.load(path, mmap_mode="r", allow_pickle=False)
-            out[rows] = block[places].view(out.dtype)
+            out[rows] = self._take(path, places, self._shape[0])
         return out
 
     def pooled(self, images: ImageSet) -> np.ndarray:
         """Features of the images themselves, averaged over space: float32 [N, C]."""
         out = np.empty((len(images), self._shape[-1]), np.float32)
         for path, rows, places in self._places(images):
-            block = np.load(path, mmap_mode="r", allow_pickle=False)
-            whole = block[places, 0].view(jnp.dtype(self._spec.dtype))
-            out[rows] = whole.mean(axis=(1, 2), dtype=np.float32)
+            out[rows] = self._take(path, places, 1)[:, 0].mean(axis=(1, 2), dtype=np.float32)
         return out
 
     def whole(self, images: ImageSet, rows: np.ndarray) -> np.ndarray:
@@ -200,9 +214,17 @@ class FeatureStore:
         out = np.empty((rows.size, *self._shape[1:]), jnp.dtype(self._spec.dtype))
         for at, row in enumerate(rows.tolist()):
             path, place = self._place_of[images.digests[row]]
-            block = np.load(path, mmap_mode="r", allow_pickle=False)
-            out[at] = block[place, 0].view(out.dtype)
+            out[at] = self._take(path, np.array([place]), 1)[0, 0]
         return out
+
+    def _take(self, path: Path, places: np.ndarray, passes: int) -> np.ndarray:
+        """The first passes of the images at some places of a block: dtype [n, passes, h, w, C]."""
+        block = np.load(path, mmap_mode="r", allow_pickle=False)
+        taken = block[places, :passes].view(jnp.dtype(self._spec.dtype))
+        for place, image in zip(places.tolist(), taken, strict=True):
+            for one, wanted in zip(image, self._sums[path][place], strict=False):
+                check_sum(path, one, wanted)
+        return taken
 
     def _places(self, images: ImageSet) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
         """Per block the rows of `images` that it holds, and their places in it."""
@@ -222,27 +244,46 @@ class FeatureStore:
     def reader(self, images: ImageSet) -> "FeatureReader":
         """The features of all images in order, to be read from disk piece by piece."""
         places = [self._place_of[digest] for digest in images.digests]
-        return FeatureReader(places, self._shape, self._spec.dtype)
+        return FeatureReader(places, self._sums, self._shape, self._spec.dtype)
 
-    def _read_blocks(self) -> None:
-        known = {path for path, _ in self._place_of.values()}
-        for meta_file in sorted(self._folder.glob("block-*.json")):
-            array_file = meta_file.with_suffix(".npy")
-            if array_file in known:
+    def _read_blocks(self, remove: bool = False) -> None:
+        """Looks at the blocks that are not known yet.
+
+        Args:
+          remove: whether damaged ones go, which is for the one who holds the lock to say: others
+            may see a block before all of it.
+        """
+        known = set(self._sums)
+        files = [path.with_suffix(".npy") for path in sorted(self._folder.glob("block-*.json"))]
+        files = [path for path in files if path not in known]
+        for array_file, meta in watched(map(self._read_block, files), str(self._folder)):
+            if meta is not None:
+                self._note(array_file, meta["images"], meta["crc32"])
                 continue
-            try:
-                meta = json.loads(meta_file.read_text())
-                if digest_file(array_file) == meta["sha256"]:
-                    self._note(array_file, meta["images"])
-                    continue
-            except (OSError, ValueError, KeyError, TypeError):
-                pass
             self._warn(f"{array_file} is damaged; its images are extracted anew")
-            meta_file.unlink(missing_ok=True)
-            array_file.unlink(missing_ok=True)
+            if remove and processes.leads():
+                array_file.with_suffix(".json").unlink(missing_ok=True)
+                array_file.unlink(missing_ok=True)
 
-    def _note(self, array_file: Path, digests: Sequence[str]) -> None:
+    def _read_block(self, array_file: Path) -> tuple[Path, dict[str, Any] | None]:
+        """What is known of a block, or None where it is damaged."""
+        try:
+            meta = json.loads(array_file.with_suffix(".json").read_text())
+            shape = np.array(meta["crc32"], np.uint32).shape
+            intact = shape == (len(meta["images"]), self._shape[0])
+            if intact and digest_file(array_file) == meta["sha256"]:
+                return array_file, meta
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            pass
+        return array_file, None
+
+    def _note(self, array_file: Path, digests: Sequence[str], sums: list[list[int]]) -> None:
         self._place_of.update({digest: (array_file, place) for place, digest in enumerate(digests)})
+        self._sums[array_file] = sums
+
+    def _add_checked(self, images: ImageSet, rows: np.ndarray, features: np.ndarray) -> None:
+        check_finite(features, images, rows)
+        self._add([images.digests[row] for row in rows], features)
 
     def _add(self, digests: Sequence[str], features: np.ndarray) -> None:
         name = digest_json(list(digests))[:32]
@@ -252,9 +293,10 @@ class FeatureStore:
         # bfloat16 is no NumPy type; its bits are kept as integers.
         np.save(buffer, features.view(np.uint16) if features.itemsize == 2 else features)
         write_bytes(array_file, buffer.getbuffer())
-        meta = {"images": list(digests), "sha256": digest_file(array_file)}
+        sums = [[sum_of(one) for one in image] for image in features]
+        meta = {"images": list(digests), "sha256": digest_file(array_file), "crc32": sums}
         write_text(array_file.with_suffix(".json"), json.dumps(meta))
-        self._note(array_file, digests)
+        self._note(array_file, digests, sums)
 
 
 class FeatureReader:
@@ -263,15 +305,25 @@ class FeatureReader:
     Files are read, not mapped: mapped pages would count as memory of the process until another
     needs it.
 
+    Args:
+      places: the block and the place in it of each of N images.
+      sums: of each block, the checksum of each view of each image.
+      shape: (1 + views, h, w, C).
+      dtype: of the features.
+
     Attributes:
       shape: (N, 1 + views, h, w, C).
     """
 
     def __init__(
-        self, places: Sequence[tuple[Path, int]], shape: tuple[int, ...], dtype: str
+        self,
+        places: Sequence[tuple[Path, int]],
+        sums: Mapping[Path, Sequence[Sequence[int]]],
+        shape: tuple[int, ...],
+        dtype: str,
     ) -> None:
         self.shape = (len(places), *shape)
-        self._places, self._dtype = places, jnp.dtype(dtype)
+        self._places, self._sums, self._dtype = places, sums, jnp.dtype(dtype)
         self._offsets: dict[Path, int] = {}
 
     def take(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
@@ -290,7 +342,19 @@ class FeatureReader:
                 file.seek(start + (image * self.shape[1] + view) * pieces.shape[1])
                 if file.readinto(pieces[place].data) != pieces.shape[1]:
                     raise WorkdirError(f"{path} was cut while it was in use; run again")
+                check_sum(path, pieces[place], self._sums[path][image][view])
         return out.reshape(*rows.shape, *self.shape[2:])
+
+
+def sum_of(features: np.ndarray) -> int:
+    """The CRC-32 of an array's bytes."""
+    return zlib.crc32(np.ascontiguousarray(features).view(np.uint8).data)
+
+
+def check_sum(path: Path, features: np.ndarray, wanted: int) -> None:
+    """Raises WorkdirError where features of a block are not what was written."""
+    if sum_of(features) != wanted:
+        raise WorkdirError(f"{path} was changed while it was in use; run again")
 
 
 def check_finite(features: np.ndarray, images: ImageSet, rows: np.ndarray) -> None:
@@ -343,10 +407,11 @@ def extract_passes(
         return taken
 
     def stood_still(seconds: float) -> None:
-        busy = bool(begun) and not cast(Any, begun[-1][0]).is_ready()  # not in jax's stubs
-        waited(0.0 if busy else seconds)
+        if begun:  # there was something to do before
+            busy = not cast(Any, begun[-1][0]).is_ready()  # not in jax's stubs
+            waited(0.0 if busy else seconds)
 
-    batches = whole_images(images, rows, views, max(1, batch_size // (views.augmented + 1)))
+    batches = whole_images(images, rows, views, -(-batch_size // (views.augmented + 1)))
     for batch in timed(batches, stood_still):
         waiting.extend(batch.reshape(-1, *batch.shape[2:]))
         while len(waiting) >= batch_size:

@@ -308,7 +308,7 @@ def _filtered(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) ->
     height, width = (
         (whole - part) // stride + 1 for whole, part in zip(x.shape[1:3], size, strict=True)
     )
-    total = jnp.zeros(())
+    total = jnp.zeros((), x.dtype)
     for i in range(size[0]):
         for j in range(size[1]):
             rows = slice(i, i + (height - 1) * stride + 1, stride)

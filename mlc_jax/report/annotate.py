@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mlc_jax.errors import WorkdirError
+from mlc_jax.files.atomic import write_bytes
 
 SMALLEST, LARGEST = 9, 64  # font size in pixels
 JPEG_QUALITY = 92
@@ -47,8 +48,7 @@ def write_annotated(
         if path.suffix.lower() != ".png":
             path = path.with_name(f"{path.name}.png")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded.getvalue())
+        write_bytes(path, encoded.getvalue())
     except OSError as error:
         raise WorkdirError(f"{path}: {error.strerror}; choose another --workdir") from error
 

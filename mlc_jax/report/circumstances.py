@@ -97,6 +97,7 @@ def how_it_ran(run: FinishedRun) -> Section:
             Facts(
                 (
                     ("Device", summary["device"]),
+                    ("Most memory used", _peak(summary)),
                     ("Backbone", backbone["name"]),
                     ("Weights", weights),
                     ("Weights from", backbone["origin"]),
@@ -118,6 +119,12 @@ def how_it_ran(run: FinishedRun) -> Section:
             Folded("Configuration", (Facts(tuple(_flat("", summary["config"]))),)),
         ),
     )
+
+
+def _peak(summary: dict[str, Any]) -> str:
+    on_device = summary["peak_device_memory_mb"]
+    told = f"{numbers.count(summary['peak_memory_mb'])} MB"
+    return told if on_device is None else f"{told}, and {numbers.count(on_device)} MB of a device"
 
 
 def how_to_repeat(run: FinishedRun) -> Section:

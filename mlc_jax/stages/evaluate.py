@@ -68,6 +68,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     config = config.copy_and_resolve_references()
     if bool(config.data.labels) != bool(config.data.images):
         raise ConfigError("config.data.labels and config.data.images go together: give both")
+    if config.batch_size < 0:
+        raise ConfigError(f"config.batch_size={config.batch_size}: give 1 or more, or 0")
     checkpoint = Path(config.checkpoint)
     with owned(workdir):
         if stage_of(checkpoint) == "impute":

@@ -108,7 +108,7 @@ def check(config: ConfigDict) -> None:
         "explain.methods": (
             f"some of {', '.join(METHODS)}",
             explain.methods,
-            bool(explain.methods) and set(explain.methods) <= set(METHODS),
+            bool(explain.methods) and all(method in METHODS for method in explain.methods),
         ),
         "explain.superpixels": (
             "10 to 1000",
@@ -130,19 +130,22 @@ def check(config: ConfigDict) -> None:
             raise ConfigError(f"config.{key}={value!r} cannot be used; expected {expected}")
 
 
-def label_columns(wanted: tuple[str, ...], names: tuple[str, ...]) -> list[int]:
+def label_columns(wanted: Sequence[Any], names: tuple[str, ...]) -> list[int]:
     """The columns of the labels that are asked for; none where that is left open.
+
+    A label whose name is a number comes as one from the command line.
 
     Raises:
       ConfigError: the classifier has no label of a name.
     """
-    for name in wanted:
+    asked = [str(name) for name in wanted]
+    for name in asked:
         if name not in names:
             raise ConfigError(
                 f"config.explain.labels: {shown(name)} is no label of the run; choose of "
                 f"{', '.join(names)}"
             )
-    return [names.index(name) for name in dict.fromkeys(wanted)]
+    return [names.index(name) for name in dict.fromkeys(asked)]
 
 
 def draw(

@@ -37,6 +37,10 @@ _DESCRIPTION: dict[str, Any] = {
 }
 
 
+META = {"record": "", "digest": ""}
+"""What a checkpoint says of itself; Orbax takes nothing else from a disk for it."""
+
+
 def _arrays(tree: Any) -> dict[str, np.ndarray]:
     leaves, _ = jax.tree.flatten_with_path(jax.device_get(tree))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
@@ -166,7 +170,7 @@ class Checkpoints:
 
     def _restore(self, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
         try:
-            meta = self._orbax.load_checkpointables(step, {"meta": None})["meta"]
+            meta = self._orbax.load_checkpointables(step, {"meta": META})["meta"]
             text = meta["record"]
             intact = digest_bytes(text.encode()) == meta["digest"]
         except Exception as error:

@@ -52,7 +52,16 @@ def make_spec(config: ConfigDict, backbone: Backbone) -> FeatureSpec:
         pooled=config.head.name == "linear",
         dtype=config.features.dtype,
         views=Views(augmentation, config.seed, config.features.views),
+        compute=compute_type(config),
     )
+
+
+def compute_type(config: ConfigDict) -> str:
+    """How the backbone computes: as asked for, or in bfloat16 where it is frozen and off a CPU."""
+    if config.features.compute != "auto":
+        return str(config.features.compute)
+    frozen = config.backbone.trainable == "none"
+    return "bfloat16" if frozen and jax.default_backend() != "cpu" else "float32"
 
 
 def stored_spec(config: ConfigDict, backbone: Backbone, cache: Path) -> FeatureSpec:
@@ -64,7 +73,7 @@ def stored_spec(config: ConfigDict, backbone: Backbone, cache: Path) -> FeatureS
       cache: the folder of caches.
     """
     spec = make_spec(config, backbone)
-    if jax.default_backend() == "cpu" and config.features.measure and not backbone.parts:
+    if _measured(config, spec) and not backbone.parts:
         spec = replace(spec, algorithm=stored_algorithm(backbone, spec.image_size, cache))
     return spec
 
@@ -130,7 +139,7 @@ def _filled_store(
     """The store of one backbone's features, in which none of the images is missing."""
     devices = devices.own()
     batch_size = config.features.batch_size or passes_per_call(spec.image_size, devices)
-    if devices.platform == "cpu" and config.features.measure:
+    if _measured(config, spec):
         with leader_first():
             algorithm = choose_algorithm(backbone, spec.image_size, cache, journal)
         spec = replace(spec, algorithm=algorithm)
@@ -150,6 +159,12 @@ def _filled_store(
         ) as advance:
             store.extract(images, extract, batch_size, advance, partial(journal.wait, "images"))
     return store
+
+
+def _measured(config: ConfigDict, spec: FeatureSpec) -> bool:
+    """Whether convolutions run by what a measurement says: on CPUs, in float32."""
+    on_cpu = jax.default_backend() == "cpu"
+    return on_cpu and bool(config.features.measure) and spec.compute == "float32"
 
 
 def passes_per_call(image_size: tuple[int, int], devices: Devices) -> int:

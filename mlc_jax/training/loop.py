@@ -141,11 +141,7 @@ def fit(
             loss, accuracy, auc = np.array(
                 agreed([part.tolist() for part in course.stop_figures(logits)]), np.float64
             )
-            if not (np.isfinite(loss).all() and np.isfinite(accuracy).all()):
-                raise NumericsError(
-                    f"the loss on the stop folds is not finite in epoch {epoch}; lower "
-                    "config.optimizer.learning_rate"
-                )
+            check_figures(loss, accuracy, epoch, course.stop, course.filenames)
             loss_sum, loss_count, correct, known, _ = (
                 np.asarray(part, np.float64).sum(axis=0) for part in sums
             )
@@ -207,6 +203,26 @@ def check_logits(logits: np.ndarray, plan: Plan, filenames: Sequence[str]) -> No
         raise NumericsError(
             "logits are not finite; lower config.optimizer.learning_rate, or look at the images: "
             f"{_named(plan.rows[broken], filenames)}"
+        )
+
+
+def check_figures(
+    loss: np.ndarray, accuracy: np.ndarray, epoch: int, plan: Plan, filenames: Sequence[str]
+) -> None:
+    """Raises NumericsError, naming images, where a head's figures on its stop fold are not finite.
+
+    Args:
+      loss, accuracy: float [heads].
+      epoch: its number, for the message.
+      plan: of the stop folds.
+      filenames: of all rows.
+    """
+    broken = ~(np.isfinite(loss) & np.isfinite(accuracy))
+    if broken.any():
+        rows = plan.rows[:, broken][plan.mask[:, broken]]
+        raise NumericsError(
+            f"the loss on the stop folds is not finite in epoch {epoch}; lower "
+            f"config.optimizer.learning_rate, or look at the images: {_named(rows, filenames)}"
         )
 
 

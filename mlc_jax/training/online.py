@@ -163,7 +163,7 @@ class OnlineFeed:
         for step, images in enumerate(self._images(plan)):
             part = jax.tree.map(lambda array, step=step: array[step], plan)
             state, own = self._train_step(state, frozen, cells, images, part)
-            sums.append(own)
+            sums.append(jax.block_until_ready(own))  # or steps would queue up with their images
         return state, jax.tree.map(lambda *steps: jnp.stack(steps), *sums)
 
     def logits(self, params: Trained, frozen: Frozen, cells: Cells, plan: Plan) -> np.ndarray:
@@ -171,8 +171,8 @@ class OnlineFeed:
         made = []
         for step, images in enumerate(self._images(plan)):
             part = jax.tree.map(lambda array, step=step: array[step], plan)
-            made.append(self._logits(params, frozen, cells, images, part))
-        return np.stack([np.asarray(step) for step in made])[:, :, : plan.rows.shape[2]]
+            made.append(np.asarray(self._logits(params, frozen, cells, images, part)))
+        return np.stack(made)[:, :, : plan.rows.shape[2]]
 
     def _images(self, plan: Plan) -> Any:
         heads, batch = plan.rows.shape[1:]

@@ -12,7 +12,6 @@ own need no sums over devices. Between programs everything lies whole on every d
 import functools
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -51,9 +50,11 @@ class Devices:
         mine = [n for n, d in enumerate(self._devices) if d.process_index == jax.process_index()]
         self._mine = slice(mine[0], mine[-1] + 1)
         self._several = len(mine) < self.count
-        self._per_process = math.gcd(
-            *Counter(device.process_index for device in self._devices).values()
-        )
+        if len(mine) * len({device.process_index for device in self._devices}) != self.count:
+            raise ConfigError(
+                f"process {jax.process_index()} has {len(mine)} of {self.count} devices; start all "
+                "processes with the same number of devices"
+            )
         # The same object wherever arrays are whole, or jit would take them for other arguments.
         self._whole = NamedSharding(self._mesh_of(1), PartitionSpec())
 
@@ -75,7 +76,7 @@ class Devices:
 
     def _abreast(self, heads: int) -> int:
         """How many parts heads are cut into: all of them are the same size, within a process."""
-        return math.gcd(heads, self._per_process) if self.kind == "jit" else 1
+        return math.gcd(heads, self._mine.stop - self._mine.start) if self.kind == "jit" else 1
 
     def _mesh_of(self, heads: int) -> Mesh:
         """The devices as [data, heads]."""
@@ -87,16 +88,18 @@ class Devices:
         )
 
     def memory(self) -> int:
-        """Bytes that arrays may take: of the machine on a CPU, else of the smallest device.
+        """Bytes that arrays may take: of the machine, or of the smallest device if that has less.
 
         What there is, not what is free: the choice made by it must be the same when a run goes on.
         """
         limits = [
             (device.memory_stats() or {}).get("bytes_limit") for device in self._devices[self._mine]
         ]
-        if self.platform != "cpu" and all(limits):
-            return min(int(limit) for limit in limits if limit)
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if self.platform == "cpu":
+            return machine
+        # What devices hold passes through the machine's memory.
+        return min([machine, *(int(limit) for limit in limits if limit)])
 
     def replicate(self, tree: Any, *, alike: bool = False) -> Any:
         """Copies a tree of arrays to every device, once, before the loop.

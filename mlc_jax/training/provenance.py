@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 import resource
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def describe_run(
             "observed": int(table.human.sum()),
             "blank": int((~table.known).sum()),
             "image_size": [height, width],
+            "conflicts": [asdict(conflict) for conflict in collection.conflicts],
         },
         "digests": {
             "data": digest_json([inputs["labels"], inputs["images"]]),
@@ -102,6 +104,8 @@ def describe_circumstances(
 ) -> dict[str, Any]:
     """How a run went: its backbone, what it said, its seconds, its machine, its command."""
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # None on a CPU, whose arrays lie in the machine's memory.
+    device_peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     return {
         "backbone": {
             "name": backbone.name,
@@ -117,6 +121,7 @@ def describe_circumstances(
         "seconds_to_first": journal.first,
         "seconds_waited": journal.waits,
         "peak_memory_mb": round(peak_kib / 1024),
+        "peak_device_memory_mb": device_peak and round(device_peak / 2**20),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
         "versions": {"mlc_jax": __version__, "python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlc_jax.data.sampling import Plan
+from mlc_jax.data.watch import result_of, watched
 from mlc_jax.models.features import FeatureReader
 from mlc_jax.models.tuning import Params, Trained
 from mlc_jax.training.features import (
@@ -40,6 +41,7 @@ from mlc_jax.training.step import (
 )
 
 ROWS_AT_ONCE = 64
+FEATURES = "the features on disk"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +67,16 @@ class StreamedFeatures:
         both = np.zeros((2, count, self.reader.shape[-1]))
         means, squares = both
         mine = np.arange(count)[self.devices.places(count)]
-        for start in range(0, len(mine), ROWS_AT_ONCE):
-            rows = mine[start : start + ROWS_AT_ONCE]
-            asked = np.broadcast_arrays(rows[:, None], np.arange(views))
-            means[rows], squares[rows] = row_moments(self.reader.take(*asked))
+        for rows, made in watched(self._read(mine, views), FEATURES):
+            means[rows], squares[rows] = row_moments(made)
         means, squares = united(both)
         return means, squares
+
+    def _read(self, rows: np.ndarray, views: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All views of the given rows, some rows at a time, and which rows they are."""
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[start : start + ROWS_AT_ONCE]
+            yield some, self.reader.take(*np.broadcast_arrays(some[:, None], np.arange(views)))
 
     def feed(self, recipe: Recipe) -> "StreamedFeed":
         """See `Features`."""
@@ -150,14 +156,17 @@ class StreamedFeed:
             own = reader.take(rows[:, mine], views[:, mine])
             return spread(own, mine, batch)
 
-        with ThreadPoolExecutor(1) as reading:
+        reading = ThreadPoolExecutor(1)
+        try:
             coming = reading.submit(take, parts[0].rows, parts[0].views)
             for step, part in enumerate(parts):
                 started = time.perf_counter()
-                features = coming.result()
+                features = result_of(coming, FEATURES)
                 if step:  # nothing was computed while the first was read
                     self._source.waited(time.perf_counter() - started)
                 if step + 1 < len(parts):
                     following = parts[step + 1]
                     coming = reading.submit(take, following.rows, following.views)
                 yield features, part
+        finally:
+            reading.shutdown(wait=False)  # a reader that hangs would be waited for

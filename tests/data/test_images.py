@@ -255,6 +255,23 @@ def test_bomb_takes_no_memory(side, tmp_path):
     assert int(done.stdout) < 50
 
 
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails a test that starts a process, as Pillow does for PostScript: Ghostscript runs code."""
+
+    def started(*command: object, **_: object) -> None:
+        pytest.fail(f"a process was started: {command}")
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setattr(os, "system", started)
+
+
+# A refusal takes milliseconds; to wait for a writer of the pipe would take for ever.
+promptly = pytest.mark.timeout(5, func_only=True)
+
+
+@promptly
+@pytest.mark.usefixtures("no_process")
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -275,11 +292,15 @@ def test_what_is_no_image_is_refused(content, reason, tmp_path):
     assert refused(tmp_path / "x.jpg") == reason
 
 
+@promptly
+@pytest.mark.usefixtures("no_process")
 def test_formats_outside_the_list_are_refused():
     for form in ("ICO", "TGA", "PCX", "EPS", "PDF", "JPEG2000"):
         assert refused(encoded(smooth(32, 32), form)) == "not_an_image"
 
 
+@promptly
+@pytest.mark.usefixtures("no_process")
 def test_paths_that_hold_no_file(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()

@@ -1,6 +1,8 @@
 import contextlib
 import csv
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -283,3 +285,44 @@ def test_the_original_labels():
     assert (~table.known).sum(axis=0).tolist() == [80, 91, 92, 92]
     assert (table.values == 1).sum(axis=0).tolist() == [786, 710, 464, 68]
     assert table.known.sum(axis=0).tolist() == [892, 881, 880, 880]
+
+
+PEAK = """
+import resource, sys
+from mlc_jax.data.labels import read_labels
+from mlc_jax.errors import LabelsError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    read_labels(sys.argv[1])
+except LabelsError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows", "line", "said", "megabytes"),
+    [
+        (10_000_000, 0, "more than 2000000 lines", 20),
+        (0, 10**9, "row 2: longer than 1048576 characters", 20),
+        # Eight times the file, which a file with long rows is far from: names are strings.
+        (1_990_000, 0, None, 300),
+    ],
+)
+def test_huge_files_are_read_or_refused_in_little_memory(tmp_path, rows, line, said, megabytes):
+    with (tmp_path / "labels.csv").open("w") as file:
+        file.write("filename,a,b\n")
+        for start in range(0, rows, 10_000):
+            file.writelines(f"{n:08},{n % 2},0\n" for n in range(start, start + 10_000))
+        file.write("a" * line)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(tmp_path / "labels.csv")],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *errors, peak = done.stdout.splitlines()
+    assert [said in error for error in errors] == ([True] if said else [])
+    assert int(peak) < megabytes

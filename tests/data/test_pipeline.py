@@ -52,14 +52,6 @@ def test_chosen_views_are_the_ones_asked_for(images: ImageSet, batch_size: int) 
         np.testing.assert_array_equal(made[place], drawn(images, row, view, how))
 
 
-@pytest.mark.parametrize("processes", [2, 3, 7])
-def test_processes_share_the_rows_out(images: ImageSet, processes: int) -> None:
-    (everything,) = whole_images(images, ROWS, views(1), 100)
-    for process in range(processes):
-        (part,) = whole_images(images, ROWS, views(1), 100, shard=(process, processes))
-        np.testing.assert_array_equal(part, everything[process::processes])
-
-
 def test_the_seed_changes_the_views_and_not_the_image(images: ImageSet) -> None:
     (one,), (other,) = (whole_images(images, ROWS, views(1, seed), 100) for seed in (0, 1))
     np.testing.assert_array_equal(one[:, 0], other[:, 0])

@@ -255,3 +255,8 @@ def test_a_damaged_record_is_one_line(tmp_path: Path, name: str, content: str) -
     (tmp_path / name).write_bytes(content.encode("latin-1"))
     with pytest.raises(WorkdirError, match=f"{name} is damaged; .*--workdir"):
         claim(tmp_path, INPUTS)
+
+
+def test_a_name_that_is_no_text_is_written_as_an_escape(tmp_path: Path) -> None:
+    write_text(tmp_path / "note", os.fsdecode(b"\xff.jpg"))
+    assert (tmp_path / "note").read_bytes() == b"\\udcff.jpg"

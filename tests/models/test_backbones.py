@@ -77,3 +77,16 @@ def test_vgg16_has_torchvision_s_numbers() -> None:
         name.removeprefix("features.") for name in NETWORKS["vgg16"]().torch_layers().values()
     ]
     assert numbers == ["0", "2", "5", "7", "10", "12", "14", "17", "19", "21", "24", "26", "28"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_computes_in_bfloat16_throughout(name: str) -> None:
+    """No layer turns to float32 on the way, where convolutions want one type; nothing is run."""
+    network = NETWORKS[name]()
+    graphdef, state = nnx.split(network)
+    params = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), nnx.to_pure_dict(state)
+    )
+    x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.bfloat16)
+    made = jax.eval_shape(lambda params, x: nnx.merge(graphdef, params)(x), params, x)
+    assert made.dtype == jnp.bfloat16

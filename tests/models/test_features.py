@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from mlc_jax.data.augment import draw_view
 from mlc_jax.data.dataset import ImageSet
-from mlc_jax.errors import ConfigError, NumericsError
+from mlc_jax.errors import ConfigError, NumericsError, WorkdirError
 from mlc_jax.models import features
 from mlc_jax.models.algorithms import Algorithm
 from mlc_jax.models.features import FeatureSpec, FeatureStore, by_image, extract_passes
@@ -121,8 +121,37 @@ def test_passes_are_made_once_in_order(folder: Path, batch_size: int) -> None:
     assert sum(told) == whole.shape[0] * whole.shape[1]
     # Every call has the full batch, so that one compiled program serves them all.
     assert len(extract.seen) == extract.calls * batch_size
-    # Images come in batches that fit into a call; the first is not waited for.
-    assert len(waits) == -(-3 // max(1, batch_size // (VIEWS + 1))) - 1
+    # Images come in batches that fill a call; before the first there was nothing to do.
+    assert len(waits) == -(-3 // -(-batch_size // (VIEWS + 1))) - 1
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_wait_counts_where_the_device_has_nothing_to_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    class Running(np.ndarray):
+        def is_ready(self) -> bool:
+            return not busy
+
+    def slowly(batches: Iterator[np.ndarray], waited: Callable[[float], None]) -> Any:
+        for batch in batches:
+            waited(3.0)
+            yield batch
+
+    monkeypatch.setattr(features, "timed", slowly)
+    images, waits = images_of(folder), list[float]()
+
+    def extract(batch: np.ndarray | jax.Array) -> Any:
+        return quarters(batch).view(Running)
+
+    rows = np.arange(4)
+    list(extract_passes(images, rows, SPEC.views, extract, 3, lambda _: None, waits.append))
+    assert waits == [0.0 if busy else 3.0] * 3
+
+
+def test_no_image_gives_no_pass(folder: Path) -> None:
+    images, none = images_of(folder), np.zeros(0, np.int64)
+    assert not list(extract_passes(images, none, SPEC.views, pytest.fail, 3, print, print))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 100])
@@ -253,6 +282,25 @@ def test_the_images_themselves_can_be_read_without_their_views(folder: Path, dty
     np.testing.assert_allclose(store.pooled(images), pooled, rtol=1e-6)
 
 
+def test_what_changes_between_opening_and_reading_is_never_given(folder: Path) -> None:
+    images = images_of(folder)
+    fill(open_store(folder), images, Counting())
+    for read in (
+        lambda store: store.load(images),
+        lambda store: store.pooled(images),
+        lambda store: store.whole(images, np.array([0])),
+    ):
+        store = open_store(folder)
+        first, place = store._place_of[images.digests[0]]
+        whole = first.read_bytes()
+        changed = bytearray(whole)
+        changed[-store.bytes_per_image * (len(store._sums[first]) - place)] ^= 16
+        first.write_bytes(changed)
+        with pytest.raises(WorkdirError, match=f"{first.name} was changed while it was in use"):
+            read(store)
+        first.write_bytes(whole)
+
+
 def test_another_type_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"config\.features\.dtype='float64'"):
         dataclasses.replace(SPEC, dtype="float64")
@@ -289,6 +337,7 @@ def test_the_key_changes_with_everything_that_features_depend_on() -> None:
         dataclasses.replace(SPEC, views=views(VIEWS + 1)),
         dataclasses.replace(SPEC, views=views(VIEWS, seed=1)),
         dataclasses.replace(SPEC, algorithm=Algorithm(("conv1",), 0)),
+        dataclasses.replace(SPEC, compute="bfloat16"),
     ]
     for field in dataclasses.fields(augmentation):
         value = getattr(augmentation, field.name)
@@ -303,6 +352,7 @@ def test_the_key_changes_with_everything_that_features_depend_on() -> None:
         "dtype",
         "views",
         "algorithm",
+        "compute",
     }, "a new field: change it here as well"
     digests = [spec.digest() for spec in (SPEC, *changed)]
     assert len(set(digests)) == len(digests)

@@ -4,8 +4,11 @@ import json
 import os
 import pickle
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import h5py
 import jax
@@ -287,6 +290,54 @@ class OneLayer(Network):
 
     def __init__(self) -> None:
         self.conv = Conv(3, 4, 1, bias=True)
+
+    def torch_layers(self) -> dict[str, str]:
+        return {"conv": "features.0"}
+
+
+class Tensor:
+    """As much of torch's as is read."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.shape, self.values = values.shape, values
+
+    def is_floating_point(self) -> bool:
+        return True
+
+    def detach(self) -> "Tensor":
+        return self
+
+    float = detach
+
+    def numpy(self) -> np.ndarray:
+        return self.values
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".PTH"])
+def test_torch_is_asked_for_weights_only_and_never_again_without(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of torch, installed or not, is a module that has nothing but `load`."""
+    path, asked = tmp_path / f"weights{suffix}", []
+    path.write_bytes(pickle.dumps("only its name is looked at"))
+    kernel = np.arange(12, dtype=np.float32).reshape(4, 3, 1, 1)
+    answers = [{"features.0.weight": Tensor(kernel), "features.0.bias": Tensor(np.ones(4))}]
+
+    def load(*given: Any, **named: Any) -> dict[str, Tensor]:
+        asked.append((given, named))
+        if answers:
+            return answers.pop()
+        raise pickle.UnpicklingError("Weights only load failed. Re-run with weights_only=False")
+
+    torch = ModuleType("torch")
+    monkeypatch.setattr(torch, "load", load, raising=False)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    params = read_weights(path, "one layer", OneLayer()).params
+    np.testing.assert_array_equal(params["conv"]["kernel"], kernel.transpose(2, 3, 1, 0))
+    np.testing.assert_array_equal(params["conv"]["bias"], np.ones(4))
+    with pytest.raises(WeightsError, match="plain tensors that torch loads with weights_only=True"):
+        read_weights(path, "one layer", OneLayer())
+    assert asked == [((path,), {"map_location": "cpu", "weights_only": True})] * 2
 
 
 def test_flipped_bytes_raise_nothing_but_our_error(tmp_path: Path) -> None:

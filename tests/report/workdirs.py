@@ -255,6 +255,8 @@ def how_it_went() -> dict[str, Any]:
         "seconds": {"prepare images": 3.21, "extract features": 250.4, "train": 41.7},
         "seconds_to_first": {"prepare images": 0.2, "extract features": 8.9, "train": 263.1},
         "seconds_waited": {"images": 2.4},
+        "peak_memory_mb": 1234,
+        "peak_device_memory_mb": None,
         "rates": {
             "prepare images": {"unit": "images", "per_second": 303.7},
             "extract features": {"unit": "images", "per_second": 7.764},

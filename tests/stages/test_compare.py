@@ -24,6 +24,7 @@ from mlc_jax.settings import resolve
 from mlc_jax.stages import compare
 from mlc_jax.training import ranking
 from mlc_jax.training.contenders import Bench, Contender, logistic_regression, ours
+from tests.report.pages import ATTRIBUTE, SCRIPT, Parsed, assert_inert, assert_offline
 from tests.small_networks import Small
 
 Configure = Callable[..., ConfigDict]
@@ -57,8 +58,20 @@ def lines(workdir: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_an_audit_hides_fills_and_compares(comparison: Configure, tmp_path: Path) -> None:
-    summary = compare.run(comparison(audit=True), tmp_path)
+def test_an_audit_hides_fills_and_compares(
+    comparison: Configure, drawn: Path, tmp_path: Path
+) -> None:
+    """Names that are code stand in the labels; one of them in a warning, and so on the page."""
+    with (drawn / "set" / "labels.csv").open(newline="") as file:
+        (filename, _, *names), *cells = csv.reader(file)
+    labels = tmp_path / "labels.csv"
+    with labels.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([filename, ATTRIBUTE, *names, SCRIPT])
+        writer.writerows([*row, ""] for row in cells)
+    config, workdir = comparison(audit=True, data__labels=str(labels)), tmp_path / "run"
+    summary = compare.run(config, workdir)
+    assert list(summary["labels"]) == [ATTRIBUTE, *names, SCRIPT]
     assert [(row["hidden"], row["kind"]) for row in summary["audit"]] == [
         (0.3, "random"),
         (0.3, "by class"),
@@ -66,10 +79,14 @@ def test_an_audit_hides_fills_and_compares(comparison: Configure, tmp_path: Path
     for row in summary["audit"]:
         for name in ("accuracy", "roc_auc", "brier", "precision_at_50"):
             assert row[name]["low"] <= row[name]["value"] <= row[name]["high"]
-    assert len(lines(tmp_path)) == 2
-    assert "came back right" in (tmp_path / "report.html").read_text()
-    again = compare.run(comparison(audit=True), tmp_path)
-    assert again["audit"] == json.loads((tmp_path / "summary.json").read_text())["audit"]
+    assert len(lines(workdir)) == 2
+    page = Parsed(workdir / "report.html")
+    assert "came back right" in page.text
+    assert f"label {SCRIPT}: left out of fitting, no cell is known" in page.text
+    assert_inert(page)
+    assert_offline(workdir / "report.html")
+    again = compare.run(config, workdir)
+    assert again["audit"] == json.loads((workdir / "summary.json").read_text())["audit"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Explanations of a trained classifier: what is written, of which images, and what is refused."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,13 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def few(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two good images, one with a hostile name, a bad one before them, a note."""
+    """A folder of two good images, one with a hostile name, two bad ones, a note."""
     folder = tmp_path_factory.mktemp("few")
     one, two = sorted(trained.images.iterdir())[:2]
     shutil.copy(one, folder / "<b>& ..jpg")
     shutil.copy(two, folder / "b.jpg")
-    (folder / "a.jpg").write_bytes(b"no picture")
+    for name in (b"a.jpg", b"\xff.jpg"):
+        (folder / os.fsdecode(name)).write_bytes(b"no picture")
     (folder / "notes.md").write_text("no image")
     return folder
 
@@ -77,7 +79,7 @@ def test_each_label_of_each_image_has_every_method(
     for place in made["overlay"]:
         assert max(pixels(explained / "overlays" / place).shape) == 320
     quarantine = (explained / "quarantine.csv").read_text().splitlines()
-    assert quarantine[1:] == ["a.jpg,2,not_an_image"]
+    assert quarantine[1:] == ["a.jpg,2,not_an_image", r"\udcff.jpg,4,unsafe_path"]
 
 
 def test_the_page_shows_them_and_runs_nothing_of_theirs(explained: Path) -> None:
@@ -127,6 +129,8 @@ def test_the_first_images_are_taken_and_a_second_run_replaces_them(
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
+        ("explain.labels", (2,), r"'2' is no label of the run"),
+        ("explain.methods", ([],), r"config\.explain\.methods=\(\[\],\) cannot be used"),
         ("explain.labels", ("hats",), r"hats' is no label of the run; choose of sleeves, collar"),
         ("explain.methods", ("shap",), r"config\.explain\.methods=\('shap',\) cannot be used"),
         ("explain.methods", (), r"config\.explain\.methods=\(\) cannot be used"),

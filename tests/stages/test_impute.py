@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,10 @@ def test_every_file_of_the_contract_is_there(finished: tuple[Path, dict[str, Any
     for number in range(len(summary["rounds"]) + 1):
         assert any((workdir / "checkpoints" / f"round_{number}").iterdir()), number
     assert json.loads((workdir / "summary.json").read_text())["oof"] == summary["oof"]
+    for phase in ("prepare images", "extract features", "train"):
+        assert summary["seconds_to_first"][phase] > 0, phase
+    assert summary["peak_memory_mb"] > 0
+    assert summary["seconds_waited"]["images"] >= 0
 
 
 def test_the_table_is_complete_and_what_a_person_gave_is_unchanged(
@@ -198,24 +203,30 @@ def test_labels_that_cannot_be_fitted_stay_blank_with_a_reason(
 ) -> None:
     with (drawn / "set" / "labels.csv").open(newline="") as file:
         rows = list(csv.reader(file))
-    rows[0] += ["always", "never_seen"]
+    rows[0] += ["always", "never", "unseen"]
     for number, row in enumerate(rows[1:]):
-        row += ["1" if number % 3 else "", ""]
+        row += ["1" if number % 3 else "", "0" if number % 3 else "", ""]
     labels = tmp_path / "labels.csv"
     with labels.open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     summary = impute.run(configure(data__labels=str(labels), epochs=1), tmp_path / "run")
-    for name, reason in (("always", "known cells are 1"), ("never_seen", "no cell is known")):
+    cells = read_cells(tmp_path / "run" / "cells.csv")
+    for name, reason, blank in (
+        ("always", "all 60 known cells are 1", 30),
+        ("never", "all 60 known cells are 0", 30),
+        ("unseen", "no cell is known", 90),
+    ):
         record = summary["labels"][name]
         assert not record["learnable"]
         assert reason in record["verdict"]
-        assert any(name in warning for warning in summary["warnings"])
+        assert any(f"label {name}" in warning for warning in summary["warnings"])
         assert record["metrics"]["roc_auc"] != record["metrics"]["roc_auc"]  # NaN
-    assert read_labels(tmp_path / "run" / "labels.csv").table.values[:, 4].tolist().count(-1) == 30
-    cells = read_cells(tmp_path / "run" / "cells.csv")
-    unseen = cells[cells["label"] == "never_seen"]
-    assert not unseen["accepted"].any()
-    assert (unseen["value"] == -1).all()
+        left = cells[(cells["label"] == name) & (cells["source"] == "imputed")]
+        assert len(left) == blank
+        assert not left["accepted"].any()
+        assert (left["value"] == -1).all()
+    made = read_labels(tmp_path / "run" / "labels.csv").table
+    assert (made.values[:, 4:] == -1).sum(axis=0).tolist() == [30, 30, 90]
 
 
 def test_no_label_left_to_fit_is_an_error(
@@ -229,16 +240,22 @@ def test_no_label_left_to_fit_is_an_error(
 
 
 def test_too_many_bad_images_stop_the_run_at_the_scan(
-    configure: Configure, drawn: Path, tmp_path: Path
+    configure: Configure, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Before weights are fetched or read, whose download may take longer than the scan."""
     images = tmp_path / "images"
     shutil.copytree(drawn / "set" / "images", images)
     for number in range(5):
         (images / f"image_{number}.jpg").write_bytes(b"no picture")
-    with pytest.raises(LabelsError, match=r"5 of 90 rows .*image_0.jpg.*max_bad_fraction"):
-        impute.run(configure(data__images=str(images)), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(impute, "choose_backbone", lambda *_: pytest.fail("the network came first"))
+        with pytest.raises(LabelsError, match=r"5 of 90 rows .*image_0.jpg.*max_bad_fraction"):
+            impute.run(configure(data__images=str(images)), tmp_path / "run")
+    # An image in no row whose name is no UTF-8: the run and its report say so and go on.
+    shutil.copy(images / "image_6.jpg", images / os.fsdecode(b"\xff.jpg"))
     config = configure(data__images=str(images), data__max_bad_fraction=0.1, epochs=1)
     summary = impute.run(config, tmp_path / "run")
+    assert "in no row: 1 (\\udcff.jpg)" in (tmp_path / "run" / "report.html").read_text()
     assert summary["data"]["left_out"] == 5
     listed = (tmp_path / "run" / "quarantine.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in listed[1:]] == [f"image_{n}.jpg" for n in range(5)]

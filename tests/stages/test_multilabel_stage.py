@@ -1,5 +1,6 @@
 """Stage 2 on a small drawn set: what is held out stays out; evaluation repeats the figures."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from configs.impute import get_config as impute_config
 from configs.multilabel import get_config
 from mlc_jax.data.demo import draw_demo
 from mlc_jax.data.labels import read_labels
-from mlc_jax.errors import CheckpointError, LabelsError
+from mlc_jax.errors import CheckpointError, ConfigError, LabelsError
 from mlc_jax.journal import Journal
 from mlc_jax.stages import evaluate, impute, multilabel
 from mlc_jax.training.restore import open_run
@@ -148,6 +149,10 @@ def test_evaluate_on_other_data_leaves_out_and_names_what_was_trained_on(
     wrong = evaluation(workdir, data__labels=str(tmp_path / "labels.csv"), data__images=str(images))
     with pytest.raises(LabelsError, match="no label sleeves"):
         evaluate.run(wrong, tmp_path / "wrong")
+    few = evaluation(workdir)
+    few.batch_size = -1
+    with pytest.raises(ConfigError, match=r"config\.batch_size=-1: give 1 or more, or 0"):
+        evaluate.run(few, tmp_path / "few")
 
 
 def test_evaluate_refuses_what_is_no_finished_run(tmp_path: Path) -> None:
@@ -183,9 +188,35 @@ def test_eight_devices_give_the_metrics_of_one(
         ),
     ],
 )
-def test_other_recipes_run_whole(drawn: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    summary = multilabel.run(configured(drawn, **{"epochs": 2, **changes}), tmp_path)
+def test_other_recipes_run_whole_and_leave_out_labels_that_cannot_be_fitted(
+    drawn: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with (drawn / "labels.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    rows[0] += ["never", "unseen"]
+    for number, row in enumerate(rows[1:]):
+        row += ["0" if number % 3 else "", ""]
+    labels = tmp_path / "labels.csv"
+    with labels.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    config = configured(drawn, **{"data__labels": str(labels), "epochs": 2, **changes})
+    summary = multilabel.run(config, tmp_path / "run")
     assert all(np.isfinite(summary["test"][name]["value"]) for name in SCORED)
+    assert [name for name, record in summary["labels"].items() if record["fitted"]] == rows[0][1:5]
+    for name, reason in (("never", "all 100 known cells are 0"), ("unseen", "no cell is known")):
+        assert summary["labels"][name] == {"learnable": False, "verdict": reason, "fitted": False}
+        assert f"label {name}: left out, {reason}" in summary["warnings"]
+
+
+def test_no_label_left_to_fit_is_an_error(drawn: Path, tmp_path: Path) -> None:
+    names = read_labels(drawn / "labels.csv").table.filenames
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\n".join(["filename,never,unseen", *(f"{name},0," for name in names)]))
+    with pytest.raises(
+        LabelsError,
+        match=r"no label can be fitted \(all 150 known cells are 0; no cell is known\)",
+    ):
+        multilabel.run(configured(drawn, data__labels=str(labels)), tmp_path / "run")
 
 
 def test_filled_cells_enter_the_loss_when_asked_and_the_figures_never(

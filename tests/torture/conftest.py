@@ -98,6 +98,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.torture)
+            item.add_marker(pytest.mark.timeout(3600))  # a row makes many whole runs
 
 
 def pytest_terminal_summary(

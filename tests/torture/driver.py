@@ -6,8 +6,10 @@ runs `mlc_jax.main` with each list of arguments in turn, and the fault strikes a
 occasion. `none` strikes never.
 """
 
+import errno
 import os
 import pathlib
+import re
 import signal
 import sys
 import threading
@@ -16,7 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mlc_jax import main
-from mlc_jax.data import dataset
+from mlc_jax.data import dataset, pipeline
+from mlc_jax.files.digest import digest_bytes
 from mlc_jax.models import features
 from mlc_jax.training import checkpoint, loop
 
@@ -76,6 +79,33 @@ def raising(*_: object) -> None:
     raise RuntimeError("a reader of the tests raises")
 
 
+class Refusal:
+    """Refuses the given one of the different files that are written; full, read-only or denied."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.seen = number, set[str]()
+
+    def __call__(self, _: pathlib.Path, target: pathlib.Path) -> None:
+        # Names that are digests differ from run to run in nothing else.
+        self.seen.add(re.sub(r"[0-9a-f]{8,}", "", target.name))
+        if len(self.seen) == self.number:
+            self.number = 0
+            code = (errno.ENOSPC, errno.EROFS, errno.EACCES)[len(self.seen) % 3]
+            raise OSError(code, os.strerror(code), str(target))
+
+
+def tell_samples() -> None:
+    """Prints a digest of each epoch's plan when it is taken."""
+    inner = pipeline.PlanIterator.__next__
+
+    def outer(self: Any) -> Any:
+        plan = inner(self)
+        print(f"samples {digest_bytes(b''.join(part.tobytes() for part in plan))}", flush=True)
+        return plan
+
+    pipeline.PlanIterator.__next__ = outer  # type: ignore[method-assign]
+
+
 def install(fault: str, number: int) -> None:
     """Puts the fault in its place."""
     save, replace = (checkpoint.Checkpoints, "save"), (pathlib.Path, "replace")
@@ -91,6 +121,8 @@ def install(fault: str, number: int) -> None:
         "between_stages": (main, "main", die, None),
         "read_stuck": (*read, stuck, None),
         "read_raises": (*read, raising, None),
+        "hash_stuck": (dataset, "digest_file", stuck, None),
+        "features_stuck": (features.FeatureReader, "take", stuck, None),
     }
     if fault == "processors":
         os.cpu_count = lambda: number
@@ -101,6 +133,10 @@ def install(fault: str, number: int) -> None:
             Occasion(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM)),
             None,
         )
+    elif fault == "tell_samples":
+        tell_samples()
+    elif fault == "refuse_file":
+        around(*replace, Refusal(number), None)
     elif fault != "none":
         owner, name, before, after = places[fault]
         around(

@@ -1,7 +1,6 @@
 """Disks that are full, shut or lying: what is written is whole, and what is read is what it was."""
 
 import contextlib
-import os
 import random
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ from mlc_jax.errors import CheckpointError
 from mlc_jax.models.features import FeatureSpec, FeatureStore
 from mlc_jax.training.checkpoint import Checkpoints
 from tests.torture.conftest import Table, count, full_round
-from tests.torture.runs import completed, outcome, refused, tiny
+from tests.torture.runs import as_anybody, both, completed, finish, outcome, refused, start, tiny
 
 # Orbax starts a task per array and drops the others when one fails.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -48,6 +47,18 @@ def disk(folder: Path, size: str) -> Iterator[Path]:
 
 def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+WRITTEN = {
+    "labels.csv",
+    "cells.csv",
+    "scores.csv",
+    "thresholds.json",
+    "summary.json",
+    "report.html",
+    "split.json",
+}
+"""Of the files that must have been refused once."""
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -113,13 +124,33 @@ def test_t4_disks_that_are_full_or_shut(table: Table, tmp_path: Path) -> None:
                 assert outcome(folder / "workdir", IMPUTE) == wanted
 
 
-def as_anybody() -> list[str]:
-    """What makes root obey permissions: without these capabilities it is like anybody."""
-    if os.getuid() != 0:
-        return []
-    if shutil.which("setpriv") is None:
-        pytest.skip("permissions mean nothing to root, and setpriv is not there")
-    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+@full_round
+def test_t4_each_file_is_refused_once(table: Table, tmp_path: Path) -> None:
+    """By both stages, in the order of their writing, for one reason after the other."""
+    data = draw_demo(tmp_path / "set", rows=90).labels.parent
+    completed(tmp_path / "cache", both(data, tmp_path / "whole"))
+    wanted = outcome(tmp_path / "whole")
+    refused_ones: set[str] = set()
+    reasons = ["No space left", "Read-only file system", "ermission denied"]
+    with table.row("T4") as row:
+        for number in range(1, 60):
+            folder = tmp_path / str(number)
+            command = both(data, folder)
+            status, _, err = finish(start(folder / "cache", command, "refuse_file", number))
+            if status == 0:
+                break
+            with row.trial(f"file {number}"):
+                (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+                assert status == 2, err[-2000:]
+                assert "Traceback" not in err
+                assert reasons[number % 3] in line, line
+                refused_ones |= {name for name in WRITTEN if name in line}
+                assert not leftovers(folder), leftovers(folder)
+                completed(folder / "cache", command)
+                assert outcome(folder) == wanted
+            shutil.rmtree(folder)
+        with row.trial("all of them"):
+            assert refused_ones == WRITTEN
 
 
 class State(NamedTuple):
@@ -212,9 +243,10 @@ def test_t5_nothing_damaged_is_ever_loaded(table: Table, tmp_path: Path) -> None
         for name, folder in stores.items()
     }
     with table.row("T5") as row:
-        for trial in range(count(200)):
-            name = ("checkpoint", "features", "checkpoint", "images")[trial % 4]
-            kind = ("flip", "cut", "flip", "delete", "flip")[trial % 5]
+        # 200 on checkpoints and features, 50 on prepared images.
+        for trial in range(count(250)):
+            name = ("checkpoint", "features", "checkpoint", "features", "images")[trial % 5]
+            kind = ("flip", "cut", "flip", "delete")[trial // 5 % 4]
             original = rng.choice(victims[name])
             with row.trial(f"{name}: {kind} {original.name}"):
                 copy = shutil.copytree(
@@ -226,9 +258,8 @@ def test_t5_nothing_damaged_is_ever_loaded(table: Table, tmp_path: Path) -> None
                     epoch, warnings = restored(copy)
                     assert epoch in (5, 10)
                     # A step without its mark counts as not finished, and needs no warning.
-                    marks = ("_CHECKPOINT_METADATA", "commit_success.txt")
                     fell_back = epoch == 5 and "10" in original.relative_to(whole).parts
-                    assert warnings or not fell_back or original.name in marks
+                    assert warnings or not fell_back or original.name == "commit_success.txt"
                 elif name == "features":
                     warnings = []
                     again = features_of(copy, images, warnings)

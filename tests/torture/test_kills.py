@@ -76,12 +76,9 @@ def test_t1_killed_at_any_point(undisturbed: Undisturbed, table: Table, tmp_path
             else:
                 seconds = rng.uniform(0, undisturbed.seconds)
                 with row.trial(f"after {seconds:.2f} s"):
-                    process = start(cache, command)
-                    assert process.stdout is not None
-                    process.stdout.readline()
-                    time.sleep(seconds)
+                    process = started_and_busy(cache, command, seconds)
                     process.kill()
-                    finish(process)
+                    assert finish(process)[0] == -signal.SIGKILL
                     completed(cache, command)
                     assert outcome(folder) == undisturbed.outcome
             shutil.rmtree(folder, ignore_errors=True)

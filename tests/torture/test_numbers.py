@@ -131,9 +131,12 @@ def test_t11_what_is_not_finite(
                 return loss * np.nan, accuracy, auc
 
             monkeypatch.setattr(crossfit, "_stop_figures", wrong)
-            with pytest.raises(NumericsError, match="stop folds is not finite"):
+            with pytest.raises(NumericsError, match="stop folds is not finite") as caught:
                 fitted(folder, features, labels)
             monkeypatch.undo()
+            named = {int(number) for number in re.findall(r"'row (\d+)'", str(caught.value))}
+            assert named
+            assert named < set(range(len(labels)))
             assert digests(folder / "checkpoints") == before
         with (
             row.trial("an endless rate"),

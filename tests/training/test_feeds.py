@@ -32,6 +32,7 @@ from mlc_jax.training.optimizers import make_optimizer
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.standards import label_statistics
 from mlc_jax.training.step import Frozen, Recipe, init_state
+from mlc_jax.training.streamed import StreamedFeatures
 from tests.image_folders import image_folder, prepared
 
 ROWS, HEADS, BATCH, STEPS, VIEWS = 7, 3, 4, 2, 2
@@ -298,6 +299,37 @@ def test_the_second_opening_extracts_nothing(
     assert "extract features" not in journal.seconds
 
 
+def test_features_beyond_the_share_of_memory_stay_on_disk(
+    folder: Path, images: ImageSet, tiny: Backbone
+) -> None:
+    config, journal = configuration(cache=True), Journal()
+    held = open_features(config, images, tiny, one_device(), folder / "cache", journal)
+    config.features.memory = 1e-12
+    streamed = open_features(config, images, tiny, one_device(), folder / "cache", journal)
+    assert isinstance(held, CachedFeatures)
+    assert isinstance(streamed, StreamedFeatures)
+    assert "more than features.memory=1e-12 of what there is: read from disk" in journal.notes[-1]
+    np.testing.assert_allclose(streamed.moments, held.moments, rtol=1e-6)
+
+
+def test_an_accelerator_computes_a_frozen_backbone_in_bfloat16(
+    images: ImageSet, tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = configuration(cache=True)
+    assert make_spec(asked, tiny).compute == "float32"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert make_spec(asked, tiny).compute == "bfloat16"
+    asked.backbone.trainable = "all"
+    assert make_spec(asked, tiny).compute == "float32"
+    asked.backbone.trainable, asked.features.compute = "none", "float32"
+    assert make_spec(asked, tiny).compute == "float32"
+    some = np.stack([images[row] for row in range(4)])
+    full, narrow = (np.asarray(tiny.apply(tiny.params, some, c)) for c in ("float32", "bfloat16"))
+    error = np.linalg.norm(narrow - full) / np.linalg.norm(full)
+    assert narrow.dtype == np.float32
+    assert 1e-4 < error < 2e-2, "three digits, and no more than that is lost"
+
+
 def test_the_key_of_the_cache_follows_the_configuration(tiny: Backbone) -> None:
     base = make_spec(configuration(cache=True), tiny)
     assert isinstance(base, FeatureSpec)
@@ -306,6 +338,7 @@ def test_the_key_of_the_cache_follows_the_configuration(tiny: Backbone) -> None:
         "seed": 1,
         "features.views": 3,
         "features.dtype": "float16",
+        "features.compute": "bfloat16",
         "head.name": "conv",
         "augment.rotation": 6.0,
         "augment.shear": 0.3,

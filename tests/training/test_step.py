@@ -226,8 +226,10 @@ def one_step(head: str, devices: Devices, context: int) -> tuple[Trained, Sums, 
         ("linear", 8, 0),
         ("linear", 8, 2),
         ("linear", 5, 2),
+        ("linear", 2, 0),
         ("linear", 4, 0),
         pytest.param("conv", 2, 0, marks=pytest.mark.slow),
+        pytest.param("conv", 8, 0, marks=pytest.mark.slow),
     ],
 )
 def test_jit_and_pmap_take_the_same_step(head: str, devices: int, context: int) -> None:
