@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 Run = Callable[[], float | None]
+PER_BATCH = 4  # photographs of the input path, each with all its views
 
 
 class Settings(NamedTuple):
@@ -14,7 +15,7 @@ class Settings(NamedTuple):
       batch: images per call of a network.
       train_batch: images per training step of the original recipe.
       heads: size of a stack.
-      photographs: images of the input path.
+      photographs: images of the input path, a multiple of PER_BATCH for each core.
       views: augmented views of each beside itself.
     """
 

@@ -5,6 +5,7 @@ A contestant is a function of the settings that prepares everything, compiles in
 the same work must agree with, or None. Peers import what only the extra `bench` installs.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from contest import Run, Settings
 from input_contestants import input_keras, input_ours, input_torch
 
 BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
+PRODUCTS = 50  # of matrices, per call
 
 
 def pictures(settings: Settings, count: int) -> np.ndarray:
@@ -45,46 +47,39 @@ def forward_lax(settings: Settings) -> tuple[int, Run]:
     return _forward_jax(load_backbone("vgg19", "random"), settings)
 
 
-def _forward_jax(backbone: Any, settings: Settings) -> tuple[int, Run]:
+def _forward_jax(backbone: Any, settings: Settings, compute: str = "float32") -> tuple[int, Run]:
     import jax
 
-    apply = jax.jit(lambda params, images: backbone.apply(params, images).mean())
-    images = pictures(settings, settings.batch)
+    apply = jax.jit(lambda params, images: backbone.apply(params, images, compute).mean())
+    images = jax.device_put(pictures(settings, settings.batch))
     params = jax.device_put(backbone.params)
     return settings.batch, lambda: float(apply(params, images))
 
 
 def forward_bfloat16_ours(settings: Settings) -> tuple[int, Run]:
-    """For accelerators: weights and activations bfloat16, sums float32 by the compiler."""
-    import jax
-    import jax.numpy as jnp
-    from flax import nnx
-
+    """As features are extracted on accelerators: bfloat16, sums float32 by the compiler."""
     from mlc_jax.models.backbones import load_backbone
-    from mlc_jax.models.preprocess import PREPROCESS
 
-    backbone = load_backbone("vgg19", "random")
-    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), backbone.params)
-
-    def forward(params: Any, images: jax.Array) -> jax.Array:
-        prepared = PREPROCESS[backbone.preprocess](images).astype(jnp.bfloat16)
-        return nnx.merge(backbone.graphdef, params)(prepared).astype(jnp.float32).mean()
-
-    apply, images = jax.jit(forward), jax.device_put(pictures(settings, settings.batch))
-    return settings.batch, lambda: float(apply(params, images))
+    return _forward_jax(load_backbone("vgg19", "random"), settings, "bfloat16")
 
 
 def matmul_bfloat16(settings: Settings) -> tuple[float, Run]:
-    """A large product of bfloat16 matrices: what the accelerator can do, in images' worth of FLOP.
+    """Large products of bfloat16 matrices: what the accelerator can do, in images' worth of FLOP.
 
-    So a forward pass's images per second over this are its share of the accelerator's rate.
+    So a forward pass's images per second over this are its share of the accelerator's rate. Each
+    product is a factor of the next, so that none is left out; many, so that the call costs nothing.
     """
     import jax
     import jax.numpy as jnp
 
     side = 8192 if jax.default_backend() != "cpu" else 512
-    a = jax.random.normal(jax.random.key(0), (side, side), jnp.bfloat16)
-    product = jax.jit(lambda a: (a @ a).astype(jnp.float32).mean())
+    # Scaled, so that the products neither grow nor vanish.
+    a = jax.random.normal(jax.random.key(0), (side, side), jnp.bfloat16) / side**0.5
+
+    @jax.jit
+    def product(a: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, PRODUCTS, lambda _, power: power @ a, a)
+
     pixels, channels, per_image = settings.height * settings.width, 3, 0
     for count, features in BLOCKS:
         for _ in range(count):
@@ -95,7 +90,14 @@ def matmul_bfloat16(settings: Settings) -> tuple[float, Run]:
     def run() -> None:
         jax.block_until_ready(product(a))
 
-    return 2 * side**3 / per_image, run
+    return PRODUCTS * 2 * side**3 / per_image, run
+
+
+def _torch_device() -> str:
+    """Jax's kind of device: a PyTorch that cannot use it fails instead of racing on the CPU."""
+    import jax
+
+    return "cpu" if jax.default_backend() == "cpu" else "cuda"
 
 
 def _torch_vgg19() -> Any:
@@ -123,25 +125,28 @@ def _torch_vgg19() -> Any:
 def _forward_torch(settings: Settings, *, half: bool, compiled: bool) -> tuple[int, Run]:
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _torch_device()
     torch.backends.cudnn.benchmark = True
     dtype = torch.bfloat16 if half else torch.float32
     network = _torch_vgg19().to(device, dtype, memory_format=torch.channels_last)
-    if compiled:
-        network = torch.compile(network)
     mean = torch.tensor([103.939, 116.779, 123.68], device=device)
     images = torch.from_numpy(pictures(settings, settings.batch)).to(device)
 
+    def forward(images: Any) -> Any:
+        prepared = (images.flip(-1).float() - mean).to(dtype).permute(0, 3, 1, 2)
+        return network(prepared).float().mean()
+
+    apply = torch.compile(forward) if compiled else forward
+
     def run() -> float:
         with torch.inference_mode():
-            prepared = (images.flip(-1).float() - mean).to(dtype).permute(0, 3, 1, 2)
-            return float(network(prepared).float().mean())
+            return float(apply(images))
 
     return settings.batch, run
 
 
 def forward_torch(settings: Settings) -> tuple[int, Run]:
-    """PyTorch, float32, channels-last."""
+    """PyTorch, float32, channels-last; on a GPU it rounds factors to TF32 unless told otherwise."""
     return _forward_torch(settings, half=False, compiled=False)
 
 
@@ -165,6 +170,7 @@ def forward_torch_compile_bfloat16(settings: Settings) -> tuple[int, Run]:
 
 def recipe_keras(settings: Settings) -> tuple[int, Run]:
     """One `train_on_batch` of the original network; the backend is the environment's."""
+    os.environ["KERAS_TORCH_DEVICE"] = _torch_device()
     import keras
 
     images = pictures(settings, settings.train_batch).astype(np.float32) / 255

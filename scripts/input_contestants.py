@@ -3,9 +3,10 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from contest import Run, Settings
+from contest import PER_BATCH, Run, Settings
 
 # The original's ranges; its shear of 0.2 degrees is left out of every contestant's transform.
 ROTATION, ZOOM, SHIFT, BRIGHTNESS = 5.0, 0.2, 0.1, (0.8, 1.0)
@@ -47,7 +48,7 @@ def input_ours(settings: Settings) -> tuple[int, Run]:
         cache = folder / f"cache{next(calls)}"  # nothing of an earlier call may help
         images = prepare_images(folder / "images", names, size, cache, lambda _: None)
         rows = np.arange(len(images))
-        batches = whole_images(images, rows, views, 4)
+        batches = whole_images(images, rows, views, PER_BATCH)
         done = sum(batch.shape[0] * batch.shape[1] for batch in batches)
         assert done == settings.photographs * (settings.views + 1), done
 
@@ -55,32 +56,41 @@ def input_ours(settings: Settings) -> tuple[int, Run]:
 
 
 def input_torch(settings: Settings) -> tuple[int, Run]:
-    """PyTorch's DataLoader over Pillow, a worker for each core: decode, resize, transform."""
+    """PyTorch's DataLoader over Pillow, a worker for each core and as many batches for each.
+
+    As in ours a photograph is decoded and resized once, and every view is made from that.
+    """
     import torch
 
     names, folder = _folder_of_photographs(settings)
 
-    class AllViews(torch.utils.data.Dataset):
+    class Photographs(torch.utils.data.Dataset):
         def __len__(self) -> int:
-            return settings.photographs * (settings.views + 1)
+            return len(names)
 
-        def __getitem__(self, place: int) -> np.ndarray:
-            return _pillow_view(folder / names[place // (settings.views + 1)], settings, place)
+        def __getitem__(self, row: int) -> np.ndarray:
+            return _pillow_views(folder / names[row], settings, row)
 
-    workers = os.cpu_count() or 1
-    all_views = AllViews()
     loader = torch.utils.data.DataLoader(
-        all_views, batch_size=32, num_workers=workers, persistent_workers=True
+        Photographs(),
+        batch_size=PER_BATCH,
+        num_workers=os.cpu_count() or 1,
+        persistent_workers=True,
     )
+    total = settings.photographs * (settings.views + 1)
 
     def run() -> None:
-        assert sum(len(batch) for batch in loader) == len(all_views)
+        done = sum(batch.shape[0] * batch.shape[1] for batch in loader)
+        assert done == total, done
 
-    return len(all_views), run
+    return total, run
 
 
 def input_keras(settings: Settings) -> tuple[int, Run]:
-    """The generator that the original used, in one thread as it used it."""
+    """The generator that the original used, in one thread as it used it.
+
+    It decodes and resizes a photograph anew for every view of it: it has no other way.
+    """
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     _, folder = _folder_of_photographs(settings)
@@ -112,15 +122,21 @@ def _folder_of_photographs(settings: Settings) -> tuple[list[str], Path]:
     return photographs(folder, settings.photographs), folder
 
 
-def _pillow_view(path: Path, settings: Settings, place: int) -> np.ndarray:
-    from PIL import Image, ImageEnhance
+def _pillow_views(path: Path, settings: Settings, row: int) -> np.ndarray:
+    """The photograph and its augmented views; uint8 [1 + views, H, W, 3]."""
+    from PIL import Image
 
     size = (settings.width, settings.height)
     with Image.open(path) as file:
         image = file.convert("RGB").resize(size, Image.Resampling.BILINEAR)
-    if place % (settings.views + 1) == 0:
-        return np.asarray(image)
-    rng = np.random.default_rng(place)
+    drawn = [np.random.default_rng([row, view]) for view in range(settings.views)]
+    return np.stack([np.asarray(image), *(_pillow_view(image, rng) for rng in drawn)])
+
+
+def _pillow_view(image: Any, rng: np.random.Generator) -> np.ndarray:
+    from PIL import Image, ImageEnhance
+
+    size = image.size
     turn, zoom_x, zoom_y, shift_x, shift_y = rng.uniform(-1, 1, 5)
     angle = np.deg2rad(turn * ROTATION)
     scale_x, scale_y = 1 + zoom_x * ZOOM, 1 + zoom_y * ZOOM

@@ -141,7 +141,8 @@ def test_t12_ten_times_the_data_in_the_same_memory(table: Table, tmp_path: Path)
     data = draw_demo(tmp_path / "set", rows=90).labels.parent
     cache, trained = tmp_path / "cache", tmp_path / "multilabel"
     # Pictures so large that to hold them all would show: 133 MB for the larger set.
-    completed(cache, tiny(data, "multilabel", trained, "--config.data.image_size=128,128"))
+    large = [w.replace("=32,32", "=128,128") for w in tiny(data, "multilabel", trained)]
+    completed(cache, large)
     other = draw_demo(tmp_path / "other", rows=10, seed=9).images
     Image.fromarray(decode_image(other / "image_3.jpg")).save(tmp_path / "one.png")
     held: dict[str, list[int]] = {"evaluate": [], "predict": []}
