@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
@@ -300,25 +299,3 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     height, width = size
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """PNG of an image, uint8 [H, W, 3] in RGB, packed lightly since the prepared set is a cache."""
-    packed = cv2.imencode(
-        ".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    )[1]
-    return packed.tobytes()
-
-
-def decode_png(data: bytes) -> np.ndarray:
-    """The image that `encode_png` packed, uint8 [H, W, 3] in RGB, exactly.
-
-    For data of our own only: other people's images go through `decode_image`.
-
-    Raises:
-      ImageError: the data are damaged.
-    """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if image is None:
-        raise ImageError("damaged", "a prepared image is damaged; delete the prepared data set")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

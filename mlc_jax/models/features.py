@@ -103,9 +103,10 @@ class FeatureStore:
     """The features of one `FeatureSpec` on disk, in blocks of a few images.
 
     A block is an array file [images, 1 + views, h, w, C] and a JSON file that says which images it
-    holds, the digest of the array file, and a checksum of each pass. The JSON is written last, so a
-    block without one does not exist. The images of a block that does not match its digest are
-    extracted anew; a pass that does not match its checksum when it is read ends the run.
+    holds, the digest of the array file, a checksum of each pass, and its own digest. The JSON is
+    written last, so a block without one does not exist. The images of a block that does not match
+    its digest are extracted anew; a pass that does not match its checksum when it is read ends the
+    run.
     """
 
     def __init__(
@@ -269,11 +270,10 @@ class FeatureStore:
         """What is known of a block, or None where it is damaged."""
         try:
             meta = json.loads(array_file.with_suffix(".json").read_text())
-            shape = np.array(meta["crc32"], np.uint32).shape
-            intact = shape == (len(meta["images"]), self._shape[0])
+            intact = meta.pop("digest") == digest_json(meta)
             if intact and digest_file(array_file) == meta["sha256"]:
                 return array_file, meta
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
         return array_file, None
 
@@ -295,6 +295,7 @@ class FeatureStore:
         write_bytes(array_file, buffer.getbuffer())
         sums = [[sum_of(one) for one in image] for image in features]
         meta = {"images": list(digests), "sha256": digest_file(array_file), "crc32": sums}
+        meta["digest"] = digest_json(meta)
         write_text(array_file.with_suffix(".json"), json.dumps(meta))
         self._note(array_file, digests, sums)
 

@@ -21,8 +21,6 @@ from mlc_jax.data import images
 from mlc_jax.data.images import (
     decode_first,
     decode_image,
-    decode_png,
-    encode_png,
     resize_image,
     resolve_image,
 )
@@ -462,21 +460,6 @@ def test_resizing_averages_instead_of_aliasing():
     assert small.dtype == np.uint8
     np.testing.assert_allclose(small.astype(float), 127.5, atol=8)
     np.testing.assert_array_equal(resize_image(smooth(), (24, 40)), smooth())
-
-
-@settings(max_examples=50, deadline=None)
-@given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
-def test_png_round_trip_is_exact_and_rgb(height, width, seed):
-    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    packed = encode_png(image)
-    np.testing.assert_array_equal(decode_png(packed), image)
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(packed))), image)
-
-
-def test_damaged_prepared_image_is_our_error():
-    for data in (b"", b"x", encode_png(smooth())[:30]):
-        with pytest.raises(ImageError, match="damaged"):
-            decode_png(data)
 
 
 def test_real_images_agree_with_pillow():
