@@ -6,8 +6,9 @@
   python scripts/benchmark.py --tiny                                         # that it runs, no more
 
 Every contestant does the same work in a process of its own, and they take turns (A B C A B C), so
-what else the machine does meets them all alike. Seconds are wall time; CPU seconds of all threads
-stand beside them, since they move less when others use the machine. Medians and the spread from the
+what else the machine does meets them all alike; the first run of a turn is not counted. Seconds are
+wall time; CPU seconds of all threads stand beside them, since they move less when others use the
+machine. Medians and the spread from the
 fastest to the slowest turn are given. What is extrapolated is called so. The job of both stages, as
 users run it, is timed once, and only where there is a GPU (or tiny): on a CPU it takes hours.
 """
@@ -197,7 +198,9 @@ def race(
                 running.append((row, process))
         for _ in range(turns):
             for row, process in running:
-                seconds = None if "failed" in row else _run_again(process)
+                # Once for nothing: what lay idle meanwhile may have left the memory.
+                again = "failed" not in row and _run_again(process) is not None
+                seconds = _run_again(process) if again else None
                 if seconds is None:
                     row.setdefault("failed", "stopped in the middle; its own message stands above")
                 else:
