@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         views=VIEWS - 1,
     )
     turns = 2 if options.tiny else TURNS if options.quick else 2 * TURNS
-    started, load = time.perf_counter(), os.getloadavg()
+    started, load, where = time.perf_counter(), os.getloadavg(), machine()
     timings = [
         partial(race, *group, turns=turns, gpu=options.gpu) for group in groups(options, settings)
     ]
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.json:  # after every group, so that a run which is stopped has measured something
             record = {
                 "command": f"python scripts/benchmark.py {' '.join(sys.argv[1:])}",
-                "machine": machine() | {"load_before": load, "load_after": os.getloadavg()},
+                "machine": where | {"load_before": load, "load_after": os.getloadavg()},
                 "settings": settings._asdict(),
                 "turns": turns,
                 "seconds": round(time.perf_counter() - started),
