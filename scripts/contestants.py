@@ -232,7 +232,9 @@ def _heads(settings: Settings, name: str, heads: int, steps: int = 2) -> tuple[i
     labels = jnp.asarray(rng.integers(0, 2, (rows, 1)), jnp.float32)
     nothing = jnp.zeros((heads,), jnp.int32)
     known, context = jnp.ones((1, rows, 1)), jnp.zeros((1, rows, 0))
-    cells = devices.replicate(Cells(labels[None], known, context, nothing, nothing[:, None]))
+    cells = devices.replicate(
+        Cells(labels[None], known, context, nothing, nothing[:, None], jnp.arange(heads))
+    )
     places = rng.integers(0, rows, (steps, heads, batch)).astype(np.int32)
     plan = Plan(places, np.zeros_like(places), np.ones(places.shape, np.bool_))
     state = devices.replicate(init_state(recipe, feed.init(0, heads)))

@@ -1,7 +1,8 @@
 """Features that the devices hold: an epoch is one compiled program."""
 
+import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from mlc_jax.training.features import (
     take_context,
 )
 from mlc_jax.training.parallel import Devices
+from mlc_jax.training.parts import in_parts
 from mlc_jax.training.step import (
     PER_HEAD,
     STATE_PER_HEAD,
@@ -72,6 +74,9 @@ class CachedFeed:
         self._stack = recipe.stack
         self._features = features
         network = head_network(recipe.stack)
+        parted = partial(in_parts, devices=devices, place_bytes=4 * math.prod(features.shape[2:]))
+        batch, per_head = (None, None, None, None, 2), (PER_HEAD, CELLS_PER_HEAD, None, 1)
+        of_epoch, of_logits = (STATE_PER_HEAD, *per_head), (0, *per_head)
 
         def build_epoch(axis_name: str | None) -> Callable[..., Any]:
             step = make_train_step(recipe, network, axis_name)
@@ -85,7 +90,7 @@ class CachedFeed:
 
                 return jax.lax.scan(one, state, plan)
 
-            return train_epoch
+            return parted(train_epoch, of_epoch, (STATE_PER_HEAD, 1))
 
         def build_logits(axis_name: str | None) -> Callable[..., Any]:
             all_heads = jax.vmap(network, in_axes=(0, PER_HEAD, 0, 0))
@@ -99,13 +104,12 @@ class CachedFeed:
 
                 return gathered(jax.lax.map(one, plan), axis_name, 2)
 
-            return logits
+            return parted(logits, of_logits, 1)
 
-        batch, per_head = (None, None, None, None, 2), (PER_HEAD, CELLS_PER_HEAD, None, 1)
         self._train_epoch = devices.wrap(
-            build_epoch, batch, (STATE_PER_HEAD, *per_head), (STATE_PER_HEAD, 1), donate=(0,)
+            build_epoch, batch, of_epoch, (STATE_PER_HEAD, 1), donate=(0,)
         )
-        self._logits = devices.wrap(build_logits, batch, (0, *per_head), 1)
+        self._logits = devices.wrap(build_logits, batch, of_logits, 1)
 
     def init(self, seed: int, heads: int) -> Trained:
         """See `Feed`."""

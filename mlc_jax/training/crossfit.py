@@ -261,6 +261,7 @@ def cells_of(lesson: Lesson, own_split: np.ndarray, outputs: np.ndarray) -> Cell
         of_groups(lesson.context),
         jnp.asarray(own_split if groups > 1 else np.zeros_like(own_split), jnp.int32),
         jnp.asarray(outputs, jnp.int32),
+        jnp.arange(len(outputs)),
     )
 
 

@@ -33,6 +33,7 @@ class Cells(NamedTuple):
         -2 to 2, 0 being nothing; or [groups, N, 0] where heads are told nothing at all.
       group: int32 [heads].
       outputs: int32 [heads, outputs], the label that each output of each head speaks of.
+      number: int32 [heads], of each head in the stack.
     """
 
     labels: jax.Array
@@ -40,9 +41,10 @@ class Cells(NamedTuple):
     context: jax.Array
     group: jax.Array
     outputs: jax.Array
+    number: jax.Array
 
 
-CELLS_PER_HEAD = Cells(*cast(tuple[Any, ...], (None, None, None, 0, 0)))
+CELLS_PER_HEAD = Cells(*cast(tuple[Any, ...], (None, None, None, 0, 0, 0)))
 """The axes of heads in `Cells`, as `jax.vmap` takes them."""
 
 
@@ -88,7 +90,7 @@ def row_moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def take_batch(inputs: jax.Array, cells: Cells, plan: Plan, step: jax.Array) -> Batch:
     """One training step's batch; some of the context is kept from the heads, see `withheld`."""
     places = cells.group[:, None, None], plan.rows[..., None], cells.outputs[:, None, :]
-    told = withheld(take_context(cells, plan), plan.rows, step)
+    told = withheld(take_context(cells, plan), cells.number, plan.rows, step)
     return Batch(inputs, cells.labels[places], cells.weights[places], told, jnp.asarray(plan.mask))
 
 
@@ -108,16 +110,18 @@ WITHHELD = 0.15
 """Share of an image's other labels that training keeps from a head, so that it can do without."""
 
 
-def withheld(context: jax.Array, rows: jax.Array | np.ndarray, step: jax.Array) -> jax.Array:
+def withheld(
+    context: jax.Array, number: jax.Array, rows: jax.Array | np.ndarray, step: jax.Array
+) -> jax.Array:
     """Sets a share of the context to 0, which tells nothing; [heads, B, K] to the same shape.
 
     Which entries is a function of (step, row, head, label), by the mixer of MurmurHash3: no hidden
     stream, and the same on any number of devices, under jit and pmap.
     """
-    heads, _, labels = context.shape
+    labels = context.shape[-1]
     if not labels:
         return context
-    place = jnp.arange(heads, dtype=jnp.uint32)[:, None, None] * jnp.uint32(0x9E3779B1)
+    place = number.astype(jnp.uint32)[:, None, None] * jnp.uint32(0x9E3779B1)
     place ^= jnp.asarray(rows, jnp.uint32)[..., None] * jnp.uint32(0x85EBCA77)
     place ^= jnp.arange(labels, dtype=jnp.uint32) * jnp.uint32(0xC2B2AE3D)
     bits = _mixed(place ^ _mixed(step.astype(jnp.uint32) + jnp.uint32(1)))

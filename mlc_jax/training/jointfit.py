@@ -144,6 +144,7 @@ def joint_fit(
             jnp.zeros((1, len(teaching.labels), 0)),
             jnp.zeros(len(train), jnp.int32),
             jnp.asarray(outputs, jnp.int32),
+            jnp.arange(len(train)),
         )
     )
     watched = tuple(split.stop for split in splits)

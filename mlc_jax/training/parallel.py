@@ -69,12 +69,12 @@ class Devices:
           length: of the axis.
           heads: how many heads have such a batch.
         """
-        abreast = self._abreast(heads)
+        abreast = self.abreast(heads)
         part = -(-length * abreast // self.count)
         first, last = self._mine.start // abreast, self._mine.stop // abreast
         return slice(min(part * first, length), min(part * last, length))
 
-    def _abreast(self, heads: int) -> int:
+    def abreast(self, heads: int) -> int:
         """How many parts heads are cut into: all of them are the same size, within a process."""
         return math.gcd(heads, self._mine.stop - self._mine.start) if self.kind == "jit" else 1
 
@@ -82,7 +82,7 @@ class Devices:
         """The devices as [data, heads]."""
         # Flax layers want Auto axes; jax.make_mesh would make Explicit ones.
         return Mesh(
-            np.array(self._devices).reshape(-1, self._abreast(heads)),
+            np.array(self._devices).reshape(-1, self.abreast(heads)),
             (AXIS, HEADS),
             axis_types=(AxisType.Auto, AxisType.Auto),
         )
@@ -153,7 +153,7 @@ class Devices:
 
         def run(*arguments: Any) -> Any:
             heads = 1 if head_axes is None else _heads_of(arguments, batch_axes, head_axes)
-            parts = self.count // self._abreast(heads)
+            parts = self.count // self.abreast(heads)
             return inner(
                 *(
                     argument if axis is None else jax.tree.map(partial(_pad, axis, parts), argument)

@@ -197,6 +197,7 @@ def _one_step(
             jnp.zeros((1, rows, 0)),
             jnp.zeros(heads, jnp.int32),
             jnp.asarray(course.outputs, jnp.int32),
+            jnp.arange(heads),
         )
     )
     first = Plan(*(part[:1] for part in plans[0]))

@@ -14,6 +14,7 @@ from mlc_jax.training.features import WITHHELD, Cells, take_batch, take_context,
 from mlc_jax.training.parallel import Devices
 
 HEADS, BATCH, LABELS, ROWS = 6, 64, 5, 200
+NUMBERS = jnp.arange(HEADS)
 
 
 def told() -> tuple[jax.Array, np.ndarray]:
@@ -25,7 +26,7 @@ def told() -> tuple[jax.Array, np.ndarray]:
 
 def kept_back(step: int) -> np.ndarray:
     context, rows = told()
-    return np.asarray(withheld(context, rows, jnp.int32(step)) == 0)
+    return np.asarray(withheld(context, NUMBERS, rows, jnp.int32(step)) == 0)
 
 
 def test_the_share_that_is_kept_back_is_what_it_is_called() -> None:
@@ -42,7 +43,7 @@ def test_the_share_that_is_kept_back_is_what_it_is_called() -> None:
 
 def test_what_is_not_kept_back_is_told_unchanged() -> None:
     context, rows = told()
-    after = np.asarray(withheld(context, rows, jnp.int32(7)))
+    after = np.asarray(withheld(context, NUMBERS, rows, jnp.int32(7)))
     back = kept_back(7)
     np.testing.assert_array_equal(after[~back], np.asarray(context)[~back])
     assert (after[back] == 0).all()
@@ -62,8 +63,8 @@ def test_steps_heads_and_labels_are_kept_back_independently() -> None:
 def test_it_follows_the_row_and_not_its_place_in_the_batch() -> None:
     context, rows = told()
     order = np.random.default_rng(1).permutation(BATCH)
-    moved = withheld(context[:, order], rows[:, order], jnp.int32(3))
-    np.testing.assert_array_equal(moved, withheld(context, rows, jnp.int32(3))[:, order])
+    moved = withheld(context[:, order], NUMBERS, rows[:, order], jnp.int32(3))
+    np.testing.assert_array_equal(moved, withheld(context, NUMBERS, rows, jnp.int32(3))[:, order])
 
 
 @pytest.mark.parametrize("kind", ["jit", "pmap"])
@@ -73,7 +74,7 @@ def test_eight_devices_keep_back_what_one_does(kind: str) -> None:
 
     def build(axis_name: str | None) -> Callable[..., jax.Array]:
         def run(context: jax.Array, rows: jax.Array, step: jax.Array) -> jax.Array:
-            after = withheld(context, rows, step)
+            after = withheld(context, NUMBERS, rows, step)
             if axis_name is None:
                 return after
             return jax.lax.all_gather(after, axis_name, axis=1, tiled=True)
@@ -83,7 +84,7 @@ def test_eight_devices_keep_back_what_one_does(kind: str) -> None:
     run = Devices(kind, jax.local_devices()).wrap(build, (1, 1, None), (0, 0, None), 0)
     for step in (0, 1, 1000):
         many = run(context, rows, jnp.int32(step))
-        np.testing.assert_array_equal(many, withheld(context, rows, jnp.int32(step)))
+        np.testing.assert_array_equal(many, withheld(context, NUMBERS, rows, jnp.int32(step)))
 
 
 def cells(labels: int = LABELS) -> Cells:
@@ -96,6 +97,7 @@ def cells(labels: int = LABELS) -> Cells:
         jnp.asarray(rng.uniform(0.5, 2, (2, ROWS, labels)), jnp.float32),
         jnp.asarray([0, 1, 0, 1, 1, 0], jnp.int32),
         jnp.asarray(outputs, jnp.int32),
+        NUMBERS,
     )
 
 

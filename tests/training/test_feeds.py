@@ -125,6 +125,7 @@ CELLS = Cells(
     jnp.zeros((1, ROWS, 0)),
     jnp.zeros(HEADS, jnp.int32),
     jnp.asarray(OUTPUTS, jnp.int32),
+    jnp.arange(HEADS),
 )
 
 

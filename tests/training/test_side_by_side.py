@@ -76,6 +76,7 @@ def test_a_backbone_is_extracted_once_whoever_it_stands_beside(
         f"feature cache: {ROWS} images of coarse are there already, 0 to extract" in journal.notes
     )
     assert journal.rates["extract features"]["per_second"] > 0
+    assert journal.first["extract features"] > 0
     np.testing.assert_array_equal(both.moments[0][:, 6:], alone.moments[0])
     turned, journal = opened(load_backbone("coarse,fine", "random"), config, images, tmp_path)
     assert "extract features" not in journal.seconds

@@ -15,6 +15,7 @@ from mlc_jax.data.sampling import Plan
 from mlc_jax.loss_settings import loss_config
 from mlc_jax.models.heads import HeadStack
 from mlc_jax.models.tuning import Trained
+from mlc_jax.training import parts
 from mlc_jax.training.cached import CachedFeatures
 from mlc_jax.training.features import Cells
 from mlc_jax.training.optimizers import make_optimizer
@@ -206,6 +207,7 @@ def one_step(head: str, devices: Devices, context: int) -> tuple[Trained, Sums, 
                 jnp.asarray(rng.uniform(-2, 2, (2, 30, context)), jnp.float32),
                 jnp.asarray([0, 1, 0, 1], jnp.int32),
                 jnp.asarray([[0], [0], [1], [1]], jnp.int32),
+                jnp.arange(HEADS),
             ),
             frozen(),
         )
@@ -253,16 +255,39 @@ def test_jit_and_pmap_take_the_same_step(head: str, devices: int, context: int) 
 def some_cells() -> Cells:
     zeros = jnp.zeros(HEADS, jnp.int32)
     known = jnp.ones((1, 10, 1))
-    return Cells(jnp.zeros((1, 10, 1)), known, jnp.zeros((1, 10, 0)), zeros, zeros[:, None])
+    nothing = jnp.zeros((1, 10, 0))
+    return Cells(jnp.zeros((1, 10, 1)), known, nothing, zeros, zeros[:, None], jnp.arange(HEADS))
+
+
+@pytest.mark.parametrize(("kind", "devices"), [("jit", 1), ("jit", 2), ("jit", 3), ("pmap", 2)])
+def test_heads_one_after_the_other_take_the_same_step(
+    kind: str, devices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four heads; jit on two devices has two abreast, and two of those one after the other."""
+    wanted = one_step("linear", Devices("jit", jax.local_devices()[:1]), 2)
+    monkeypatch.setattr(parts, "CACHED_BYTES", 1)
+    made = one_step("linear", Devices(kind, jax.local_devices()[:devices]), 2)
+    assert_trees_close(made, wanted, 1e-5)
 
 
 @pytest.mark.parametrize(
-    ("devices", "within"), [(3, {"all-reduce"}), (4, set()), (8, {"all-reduce"})]
+    ("devices", "cached", "within"),
+    [
+        (3, 1 << 30, {"all-reduce"}),
+        (4, 1 << 30, set()),
+        (8, 1 << 30, {"all-reduce"}),
+        (2, 1, set()),
+        (3, 1, {"all-reduce"}),
+    ],
 )
 def test_heads_on_devices_of_their_own_exchange_nothing_between_steps(
-    devices: int, within: set[str]
+    devices: int, cached: int, within: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four heads: on three devices cut by places, on four by heads, on eight by both."""
+    """Four heads: on three devices cut by places, on two or four by heads, on eight by both.
+
+    With a cache of one byte those of a device are trained one after the other.
+    """
+    monkeypatch.setattr(parts, "CACHED_BYTES", cached)
     made = recipe("linear", "adam")
     runner = Devices("jit", jax.local_devices()[:devices])
     feed = CachedFeatures(np.zeros((10, 2, *SHAPE), np.float32), runner).feed(made)
