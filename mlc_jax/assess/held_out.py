@@ -57,7 +57,6 @@ def judge_test(
                     probabilities[:, column],
                     np.zeros(len(labels), np.int64),
                     seed=seed + column,
-                    resamples=max(9999, 200 * labels.shape[1]),
                 )[1]
                 for column in range(labels.shape[1])
             ]

@@ -18,6 +18,7 @@ LEVEL = 0.01
 
 _MAX_DRAWS = 200_000_000
 _BLOCK_DRAWS = 1 << 20
+_LOG_LEAST = -700.0  # of a p; less would be written as 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,11 @@ def permutation_p(
     positives' rank sum, so a draw is a sum of ranks. p = (1 + #{null ≥ observed}) / (B + 1)
     (Phipson and Smyth, 2010, with B draws). Above 2e8 random numbers (20,000 cells at B = 9999) the
     stratified rank sum is as good as normal and p is taken from that, from its exact moments
-    (van Elteren, 1960), instead of drawn; it is kept at or above 1/(B + 1) there as well.
+    (van Elteren, 1960), instead of drawn, and kept at or above 1/(B + 1).
+
+    A p of 1/(B + 1) says only that no draw got there. With a hundred labels it would no longer pass
+    `holm`, and draws for each of more labels would take the square of their number. So it gives
+    way to an upper bound on the true p that needs no draws, where that is lower: see `_log_bound`.
 
     Args:
       labels: int8 [N], 0 or 1 where known.
@@ -102,6 +107,8 @@ def permutation_p(
     else:
         z = (observed - mean) / math.sqrt(variance) if variance else 0.0
         p = max(math.erfc(z / math.sqrt(2)) / 2, 1 / (resamples + 1)) if variance else 1.0
+    if p <= 1 / (resamples + 1) and observed > mean:
+        p = min(p, math.exp(max(_log_bound(observed, strata), _LOG_LEAST)))
 
     def as_auc(rank_sum: float) -> float:
         return float((rank_sum / 2 - positives * (positives + 1) / 2) / (positives * negatives))
@@ -144,6 +151,34 @@ def _count_at_least(
             total += drawn_sum if fewer == drawn else ranks.sum() - drawn_sum
         beyond += int(np.count_nonzero(total >= observed))
     return beyond
+
+
+def _log_bound(observed: int, strata: list[tuple[np.ndarray, int]]) -> float:
+    """Log of an upper bound on the chance that the strata's rank sums reach `observed`.
+
+    Chernoff's: for any rate t > 0 it is at most E exp(t · (sum − observed)), and drawn without
+    replacement that is no more than drawn with it (Hoeffding, 1963, theorem 4).
+
+    Args:
+      observed: above what is expected.
+      strata: ranks and how many of them are drawn; they differ within one stratum at least.
+    """
+    excess, spread, parts = float(observed), 0.0, []
+    for ranks, drawn in strata:
+        centred = ranks - ranks.mean()
+        excess -= drawn * ranks.mean()
+        # Of the smaller class, which loses less by replacement; the others' sum is minus theirs.
+        fewer = min(drawn, ranks.size - drawn)
+        parts.append((centred if fewer == drawn else -centred, fewer))
+        spread += fewer * float(ranks.var())
+    # Any rate gives a bound. The first would be the best if sums were normal; theirs fall faster.
+    rates = excess / spread * 2.0 ** np.arange(0, 8, 0.5)
+    logs = -rates * excess
+    for centred, fewer in parts:
+        scaled = rates[:, None] * centred
+        top = scaled.max(axis=1)
+        logs += fewer * (top + np.log(np.exp(scaled - top[:, None]).mean(axis=1)))
+    return float(logs.min())
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -197,8 +232,6 @@ def learnable(
 ) -> list[Verdict]:
     """Judges every label: Holm-adjusted p below 0.01, and log loss below the prior's.
 
-    Draws are so many that an adjusted p of 0.005 can be reached however many labels there are.
-
     Args:
       labels: int8 [N, L], 0 or 1 where known.
       mask: bool [N, L]; all False for a label that has no model.
@@ -214,7 +247,6 @@ def learnable(
       ValueError, NumericsError: see `known_cells`.
     """
     columns = labels.shape[1]
-    resamples = max(9999, 200 * columns)
     tests = [
         permutation_p(
             labels[:, column],
@@ -222,7 +254,6 @@ def learnable(
             scores[:, column],
             folds,
             seed=seed + column,
-            resamples=resamples,
         )
         for column in range(columns)
     ]
