@@ -41,6 +41,7 @@ WORKER = "--worker"
 # Contestant, and what its environment needs besides.
 FORWARD = [
     ("forward_ours", ""),
+    ("forward_bfloat16_ours", ""),
     ("forward_lax", ""),
     ("forward_torch", ""),
     ("forward_torch_bfloat16", ""),

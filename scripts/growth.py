@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mlc_jax.runtime import prepare
 
     prepare(cache_folder())  # as the command line does
+    where = machine()  # before files are written, which would make the tree a changed one
     series = {
         "images": [(n, FEW_LABELS) for n in IMAGES if n <= options.most],
         "labels": [(FEW_IMAGES, n) for n in LABELS if n * FEW_IMAGES <= FEW_LABELS * options.most],
@@ -67,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         record = {
             "command": f"python scripts/growth.py {' '.join(sys.argv[1:])}",
-            "machine": machine(),
+            "machine": where,
             "rows": rows,
             "lines": lines,
         }

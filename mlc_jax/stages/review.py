@@ -25,7 +25,8 @@ from mlc_jax.files.atomic import write_json
 from mlc_jax.files.outputs import clear
 from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
-from mlc_jax.models.features import FeatureStore, feature_shape
+from mlc_jax.models.feature_store import FeatureStore
+from mlc_jax.models.features import feature_shape
 from mlc_jax.report.review_page import (
     ABSTAINED,
     FILLED,

@@ -10,7 +10,8 @@ import numpy as np
 from mlc_jax.data.dataset import ImageSet
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.explanations import grad_cam
-from mlc_jax.models.features import FeatureSpec, FeatureStore
+from mlc_jax.models.feature_store import FeatureStore
+from mlc_jax.models.features import FeatureSpec
 from mlc_jax.training.completion import Completion
 from mlc_jax.training.features import extractor
 from mlc_jax.training.feeds import passes_per_call

@@ -18,11 +18,8 @@ from mlc_jax.errors import ConfigError, WeightsError
 from mlc_jax.journal import Journal
 from mlc_jax.models.algorithms import choose_algorithm, stored_algorithm
 from mlc_jax.models.backbones import Backbone, load_backbone
-from mlc_jax.models.features import (
-    FeatureSpec,
-    FeatureStore,
-    feature_shape,
-)
+from mlc_jax.models.feature_store import FeatureStore
+from mlc_jax.models.features import FeatureSpec, feature_shape
 from mlc_jax.models.joining import joined_on_host
 from mlc_jax.models.tuning import split_params
 from mlc_jax.processes import agreed, count, leader_first

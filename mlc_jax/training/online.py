@@ -17,7 +17,8 @@ from mlc_jax.data.dataset import ImageSet
 from mlc_jax.data.pipeline import chosen_views, timed
 from mlc_jax.data.sampling import Plan
 from mlc_jax.models.backbones import Backbone
-from mlc_jax.models.features import FeatureSpec, by_image, extract_passes, features_of
+from mlc_jax.models.extraction import by_image, extract_passes
+from mlc_jax.models.features import FeatureSpec, features_of
 from mlc_jax.models.tuning import Trained, merged, split_params
 from mlc_jax.training.features import (
     CELLS_PER_HEAD,

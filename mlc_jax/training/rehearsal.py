@@ -25,7 +25,8 @@ from mlc_jax.errors import CheckpointError
 from mlc_jax.files.machine import folder_size, memory
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
-from mlc_jax.models.features import FeatureStore, extract_passes
+from mlc_jax.models.extraction import extract_passes
+from mlc_jax.models.feature_store import FeatureStore
 from mlc_jax.models.heads import HeadStack
 from mlc_jax.settings import cache_folder
 from mlc_jax.training.cached import CachedFeatures

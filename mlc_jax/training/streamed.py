@@ -17,7 +17,7 @@ import numpy as np
 
 from mlc_jax.data.sampling import Plan
 from mlc_jax.data.watch import result_of, watched
-from mlc_jax.models.features import FeatureReader
+from mlc_jax.models.feature_store import FeatureReader
 from mlc_jax.models.tuning import Params, Trained
 from mlc_jax.training.features import (
     CELLS_PER_HEAD,

@@ -20,7 +20,8 @@ from mlc_jax.data.labels import read_labels, write_labels
 from mlc_jax.data.suspects import read_suspects
 from mlc_jax.errors import CheckpointError, ConfigError, LabelsError, WorkdirError
 from mlc_jax.journal import Journal
-from mlc_jax.models.features import FeatureStore, feature_shape
+from mlc_jax.models.feature_store import FeatureStore
+from mlc_jax.models.features import feature_shape
 from mlc_jax.settings import cache_folder
 from mlc_jax.stages import impute, multilabel, review
 from mlc_jax.training.cell_maps import cell_maps, map_source

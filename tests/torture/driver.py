@@ -20,7 +20,7 @@ from typing import Any
 from mlc_jax import main
 from mlc_jax.data import dataset, pipeline
 from mlc_jax.files.digest import digest_bytes
-from mlc_jax.models import features
+from mlc_jax.models import feature_store
 from mlc_jax.training import checkpoint, loop
 
 
@@ -116,13 +116,13 @@ def install(fault: str, number: int) -> None:
         "after_save": (*save, None, die),
         "before_rename": (*replace, die, None),
         "after_rename": (*replace, None, die),
-        "in_block": (features.FeatureStore, "_add", die, None),
-        "after_block": (features.FeatureStore, "_add", None, die),
+        "in_block": (feature_store.FeatureStore, "_add", die, None),
+        "after_block": (feature_store.FeatureStore, "_add", None, die),
         "between_stages": (main, "main", die, None),
         "read_stuck": (*read, stuck, None),
         "read_raises": (*read, raising, None),
         "hash_stuck": (dataset, "digest_file", stuck, None),
-        "features_stuck": (features.FeatureReader, "take", stuck, None),
+        "features_stuck": (feature_store.FeatureReader, "take", stuck, None),
     }
     if fault == "processors":
         os.cpu_count = lambda: number
@@ -156,7 +156,7 @@ def forget_flags() -> None:
 
 def run(arguments: list[str]) -> int:
     # Blocks of a few images only, so that there are several.
-    features.BLOCK_BYTES = 30 * 2 * 1280 * 2
+    feature_store.BLOCK_BYTES = 30 * 2 * 1280 * 2
     fault, number, _, *rest = arguments
     install(fault, int(number))
     status = 0

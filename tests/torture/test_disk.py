@@ -18,7 +18,8 @@ from mlc_jax.data.dataset import ImageSet, prepare_images
 from mlc_jax.data.demo import draw_demo
 from mlc_jax.data.pipeline import Views
 from mlc_jax.errors import CheckpointError
-from mlc_jax.models.features import FeatureSpec, FeatureStore
+from mlc_jax.models.feature_store import FeatureStore
+from mlc_jax.models.features import FeatureSpec
 from mlc_jax.training.checkpoint import Checkpoints
 from tests.torture.conftest import Table, count, full_round
 from tests.torture.runs import as_anybody, both, completed, finish, outcome, refused, start, tiny

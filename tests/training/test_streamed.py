@@ -18,7 +18,7 @@ from mlc_jax.data import watch
 from mlc_jax.data.sampling import Plan
 from mlc_jax.errors import PipelineError, WorkdirError
 from mlc_jax.loss_settings import loss_config
-from mlc_jax.models.features import FeatureReader
+from mlc_jax.models.feature_store import FeatureReader
 from mlc_jax.models.heads import HeadStack
 from mlc_jax.training.cached import CachedFeatures
 from mlc_jax.training.features import Cells, Features
@@ -164,7 +164,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 import tests.training.test_streamed as t
-from mlc_jax.models.features import FeatureReader
+from mlc_jax.models.feature_store import FeatureReader
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.streamed import StreamedFeatures
 records, folder = int(sys.argv[1]), Path(sys.argv[2])

@@ -14,9 +14,11 @@ import pytest
 from mlc_jax.data.augment import draw_view
 from mlc_jax.data.dataset import ImageSet
 from mlc_jax.errors import ConfigError, NumericsError, WorkdirError
-from mlc_jax.models import features
+from mlc_jax.models import extraction, feature_store
 from mlc_jax.models.algorithms import Algorithm
-from mlc_jax.models.features import FeatureSpec, FeatureStore, by_image, extract_passes
+from mlc_jax.models.extraction import by_image, extract_passes
+from mlc_jax.models.feature_store import FeatureStore
+from mlc_jax.models.features import FeatureSpec
 from tests.image_folders import SIZE, image_folder, prepared, views
 
 VIEWS = 2
@@ -98,7 +100,7 @@ def expected(images: ImageSet) -> np.ndarray:
 @pytest.fixture(params=[1, 2, 100])
 def images_per_block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     count: int = request.param
-    monkeypatch.setattr(features, "BLOCK_BYTES", count * (VIEWS + 1) * int(np.prod(SHAPE)) * 4)
+    monkeypatch.setattr(feature_store, "BLOCK_BYTES", count * (VIEWS + 1) * int(np.prod(SHAPE)) * 4)
     return count
 
 
@@ -138,7 +140,7 @@ def test_a_wait_counts_where_the_device_has_nothing_to_do(
             waited(3.0)
             yield batch
 
-    monkeypatch.setattr(features, "timed", slowly)
+    monkeypatch.setattr(extraction, "timed", slowly)
     images, waits = images_of(folder), list[float]()
 
     def extract(batch: np.ndarray | jax.Array) -> Any:
@@ -209,7 +211,7 @@ def test_two_open_stores_share_what_either_adds(folder: Path) -> None:
 def test_a_stopped_extraction_goes_on_where_it_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "BLOCK_BYTES", 2 * (VIEWS + 1) * int(np.prod(SHAPE)) * 4)
+    monkeypatch.setattr(feature_store, "BLOCK_BYTES", 2 * (VIEWS + 1) * int(np.prod(SHAPE)) * 4)
     images = images_of(folder)
     # Two images a block, six passes: calls 0 and 1 make a block, and call 3 would end the second.
     with pytest.raises(KeyboardInterrupt):
@@ -227,7 +229,7 @@ def test_a_stopped_extraction_goes_on_where_it_stopped(
 def test_a_damaged_block_is_made_anew_and_never_loaded(
     folder: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, harm: str
 ) -> None:
-    monkeypatch.setattr(features, "BLOCK_BYTES", 2 * (VIEWS + 1) * int(np.prod(SHAPE)) * 4)
+    monkeypatch.setattr(feature_store, "BLOCK_BYTES", 2 * (VIEWS + 1) * int(np.prod(SHAPE)) * 4)
     images = images_of(folder)
     fill(open_store(folder), images, Counting())
     kept = folder / "cache" / "features"
