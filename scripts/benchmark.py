@@ -368,18 +368,30 @@ def whole_job(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def verdicts(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What a GPU's rows say of it, each a quotient of two rates; none where they were not run."""
+    """What was aimed at, each a quotient of two rates; none where one of them was not measured."""
     rate = rates(rows)
     forward, few, many = "forward, VGG19", "20 heads, batch 32", "400 heads, batch 32"
     ours = (forward, "forward_bfloat16_ours")
     compiled = (forward, "forward_torch_compile_bfloat16")
+    half = (forward, "forward_torch_bfloat16")
     # A rate counts every head: that of few over that of many is the seconds a head of many takes.
     linear, conv = (
         ((few, f"heads_{kind}"), (many, f"heads_{kind}")) for kind in ("linear", "conv")
     )
+    exact = (forward, "forward_ours")
+    images = "files to augmented batches"
     for name, unit, above, below, factor in (
+        ("ours / torch, float32", "times its rate", exact, (forward, "forward_torch"), 1.0),
+        ("ours float32 / torch bfloat16", "times its rate", exact, half, 1.0),
         ("ours / matmul, bfloat16", "of its rate", ours, (forward, "matmul_bfloat16"), 1.0),
         ("ours / torch.compile, bfloat16", "times its rate", ours, compiled, 1.0),
+        (
+            "ours / DataLoader, Pillow",
+            "times",
+            (images, "input_ours"),
+            (images, "input_torch"),
+            1.0,
+        ),
         (LINEAR, "times the seconds", *linear, 400 / 20),
         ("400 / 20 heads, conv, a head", "times the seconds", *conv, 1.0),
     ):
