@@ -113,6 +113,7 @@ def test_verdicts_are_drawn_from_the_rows(benchmark: ModuleType) -> None:
         ("forward, VGG19", "forward_bfloat16_ours"): 600.0,
         ("forward, VGG19", "forward_torch_compile_bfloat16"): 500.0,
         ("forward, VGG19", "forward_torch"): 100.0,
+        ("forward, VGG19", "forward_torch_bfloat16"): 200.0,
         ("forward, VGG19", "forward_ours"): 150.0,
         ("files to augmented batches", "input_ours"): 90.0,
         ("files to augmented batches", "input_torch"): 50.0,
@@ -131,6 +132,7 @@ def test_verdicts_are_drawn_from_the_rows(benchmark: ModuleType) -> None:
     assert {name: row["median"] for name, row in verdicts.items()} == pytest.approx(
         {
             "ours / torch, float32": 1.5,
+            "ours float32 / torch bfloat16": 0.75,
             "ours / DataLoader, Pillow": 1.8,
             "ours / matmul, bfloat16": 0.6,
             "ours / torch.compile, bfloat16": 1.2,
@@ -140,4 +142,4 @@ def test_verdicts_are_drawn_from_the_rows(benchmark: ModuleType) -> None:
     )
     assert verdicts["400 / 20 heads, linear"]["holds"]
     assert [row["contestant"] for row in benchmark.whole_job(rows)] == ["ours"]
-    assert not list(benchmark.verdicts(rows[4:6]))
+    assert not list(benchmark.verdicts(rows[4:7]))

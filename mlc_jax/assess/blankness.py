@@ -24,7 +24,7 @@ class Blankness:
     Attributes:
       auc: out-of-fold ROC AUC of predicting that a cell is blank, with a 95 % interval over images;
         NaN where it was not tested.
-      p_holm: permutation p, Holm-adjusted over labels.
+      p_holm: by `permutation_p`, Holm-adjusted over labels.
       predictable: whether p is below `LEVEL`.
       reason: for people.
     """

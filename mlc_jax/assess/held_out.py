@@ -18,7 +18,7 @@ class TestFigures:
     Attributes:
       metrics: of all labels together and of each.
       intervals: 95 % bootstrap intervals over images of the figures of all labels together.
-      p_values: float64 [L], Holm-adjusted permutation p of each label's AUC; NaN without a test.
+      p_values: float64 [L], of each AUC by `permutation_p`, Holm-adjusted; NaN without a test.
       verdict: for people, whether the ranking is better than chance.
     """
 

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import gammaln
 
 from mlc_jax.assess.known import known_cells, known_probabilities, one_class_reason
 from mlc_jax.assess.metrics import log_loss
@@ -28,7 +29,8 @@ class Verdict:
     Attributes:
       learnable: better than chance, and better than the prior.
       auc: pooled out-of-fold ROC AUC over known cells.
-      p, p_holm: one-sided permutation p, and the same adjusted for the number of labels.
+      p, p_holm: one-sided permutation p or an upper bound on it, and the same adjusted for the
+        number of labels.
       null_mean, null_sd: of the AUC under permutation.
       log_loss, prior_log_loss: nats per known cell, of the probabilities and of the prior.
       reason: one sentence part for people.
@@ -156,8 +158,11 @@ def _count_at_least(
 def _log_bound(observed: int, strata: list[tuple[np.ndarray, int]]) -> float:
     """Log of an upper bound on the chance that the strata's rank sums reach `observed`.
 
-    Chernoff's: for any rate t > 0 it is at most E exp(t · (sum − observed)), and drawn without
-    replacement that is no more than drawn with it (Hoeffding, 1963, theorem 4).
+    Chernoff's: for any rate t > 0 it is at most E exp(t · (sum − observed)). Of k ranks r drawn
+    from n the expectation of exp(t · sum) is at most what it is with replacement (Hoeffding, 1963,
+    theorem 4), which is close where k is small; and, being a sum over all ways to draw them, at
+    most Π (1 + exp(a + t r)) · exp(−a k) / (n over k) for any a, which is close where the classes
+    are nearly told apart. For each stratum and rate the smaller counts.
 
     Args:
       observed: above what is expected.
@@ -175,9 +180,16 @@ def _log_bound(observed: int, strata: list[tuple[np.ndarray, int]]) -> float:
     rates = excess / spread * 2.0 ** np.arange(0, 8, 0.5)
     logs = -rates * excess
     for centred, fewer in parts:
-        scaled = rates[:, None] * centred
-        top = scaled.max(axis=1)
-        logs += fewer * (top + np.log(np.exp(scaled - top[:, None]).mean(axis=1)))
+        if not fewer:
+            continue
+        scaled = rates[:, None] * np.sort(centred)[::-1]
+        top = scaled[:, 0]
+        replaced = fewer * (top + np.log(np.exp(scaled - top[:, None]).mean(axis=1)))
+        # Between the last rank that would be drawn if the highest were, and the first that is not.
+        between = (scaled[:, fewer - 1] + scaled[:, fewer]) / 2
+        ways = gammaln(centred.size + 1) - gammaln(fewer + 1) - gammaln(centred.size - fewer + 1)
+        told_apart = np.logaddexp(0.0, scaled - between[:, None]).sum(axis=1) + fewer * between
+        logs += np.minimum(replaced, told_apart - ways)
     return float(logs.min())
 
 

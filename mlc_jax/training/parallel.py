@@ -75,7 +75,7 @@ class Devices:
         return slice(min(part * first, length), min(part * last, length))
 
     def abreast(self, heads: int) -> int:
-        """How many parts heads are cut into: all of them are the same size, within a process."""
+        """Into how many groups of devices heads are cut: of equal size, and within a process."""
         return math.gcd(heads, self._mine.stop - self._mine.start) if self.kind == "jit" else 1
 
     def _mesh_of(self, heads: int) -> Mesh:

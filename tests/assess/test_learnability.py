@@ -100,9 +100,9 @@ def test_beyond_the_draws_p_is_never_below_the_truth(decimals: int) -> None:
 
 def test_beyond_the_draws_p_is_not_far_from_the_truth() -> None:
     """Ranks that have no ties and lie in one fold: SciPy counts all ways to deal the labels."""
-    labels = (np.arange(120) < 12).astype(np.int8)
     rng = np.random.default_rng(11)
-    for signal in (1.5, 2.5, 4.0):
+    for positives, signal in ((12, 1.5), (12, 2.5), (12, 4.0), (60, 4.0), (60, 9.0)):
+        labels = (np.arange(120) < positives).astype(np.int8)
         scores = signal * labels + rng.normal(size=120)
         exact = mannwhitneyu(
             scores[labels == 1], scores[labels == 0], alternative="greater", method="exact"
@@ -175,7 +175,7 @@ def test_verdicts() -> None:
 
 
 def test_holm_leaves_room_for_many_labels() -> None:
-    columns, n = 150, 60
+    columns, n = 150, 40
     rng = np.random.default_rng(8)
     labels = np.tile(np.arange(n)[:, None] % 2, (1, columns)).astype(np.int8)
     scores = np.where(labels == 1, 2.0, -2.0) + rng.normal(size=labels.shape) / 10

@@ -43,9 +43,8 @@ def test_every_file_of_the_contract_is_there(finished: tuple[Path, dict[str, Any
     for number in range(len(summary["rounds"]) + 1):
         assert any((workdir / "checkpoints" / f"round_{number}").iterdir()), number
     assert json.loads((workdir / "summary.json").read_text())["oof"] == summary["oof"]
-    # Whether features were extracted depends on which tests came before: they share a cache.
-    for phase in ("prepare images", "train heads"):
-        assert summary["seconds_to_first"][phase] > 0, phase
+    # Tests share a cache: whether images and features were made here depends on which came before.
+    assert summary["seconds_to_first"]["train heads"] > 0
     assert summary["peak_memory_mb"] > 0
     assert summary["seconds_waited"]["images"] >= 0
 

@@ -35,19 +35,31 @@ def test_each_head_gets_its_own_and_nothing_else_is_cut() -> None:
     rows = rng.integers(0, 9, (5, HEADS, 8))
     plan = Plan(rows, rows, rows > 3)
     table = rng.normal(size=9)
+    traced: list[int] = []
 
     def function(
         first: jax.Array, second: jax.Array, table: jax.Array, plan: Plan
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        traced.append(len(first))
         looked = jnp.where(plan.mask, table[plan.rows], 0.0)
         return first.sum(axis=1), second[:, None] * looked.sum(axis=2), table * 2
 
-    for quotient in (1, 4, HEADS):
-        # So many bytes for each place that the heads go into `quotient` parts.
-        place = CACHED_BYTES * quotient // (HEADS * 8)
-        made = in_parts(
-            function, (0, 1, None, 1), (0, 2, None), Devices("jit", jax.local_devices()[:1]), place
-        )
-        wanted = function(first, second, table, plan)
+    wanted = function(first, second, table, plan)
+    # Under jit a device has its share of the batch, or of the heads; under pmap the batch is cut.
+    for kind, devices, parts, together in (
+        ("jit", 1, 1, 12),
+        ("jit", 1, 4, 3),
+        ("jit", 1, 12, 1),
+        ("jit", 4, 1, 12),
+        ("jit", 4, 3, 4),
+        ("pmap", 4, 4, 3),
+    ):
+        # So many bytes for each place of a device's own that its heads go into so many parts.
+        abreast = devices if kind == "jit" else 1
+        place = CACHED_BYTES * parts * abreast // (HEADS * 8)
+        traced.clear()
+        runner = Devices(kind, jax.local_devices()[:devices])
+        made = in_parts(function, (0, 1, None, 1), (0, 2, None), runner, place)
         for one, other in zip(jax.jit(made)(first, second, table, plan), wanted, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-6)
+        assert traced == [together], (kind, devices, parts)
