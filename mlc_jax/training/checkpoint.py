@@ -10,8 +10,10 @@ import contextlib
 import io
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 import jax
@@ -253,8 +255,28 @@ def _quiet() -> Iterator[None]:
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             yield
+    except Exception:
+        sys.excepthook = _but_late_ones(sys.excepthook)
+        raise
     finally:
         logging.set_verbosity(verbosity)
+
+
+ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
+
+
+def _but_late_ones(hook: ExceptHook) -> ExceptHook:
+    """`hook`, but for what tensorstore's threads say after Orbax has given up a save.
+
+    Each array that is still being written when another one fails reports to an event loop that is
+    closed by then, and prints a traceback of that, at any time until the process ends.
+    """
+
+    def heard(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            hook(kind, error, trace)
+
+    return heard
 
 
 def _set_strange_aside(folder: Path) -> list[str]:

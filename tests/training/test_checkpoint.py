@@ -3,6 +3,7 @@
 import gc
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import logging
 
-from mlc_jax.errors import CheckpointError
+from mlc_jax.errors import CheckpointError, WorkdirError
 from mlc_jax.training.checkpoint import Checkpoints
 
 # Orbax starts a task per array and drops the others when one fails.
@@ -288,3 +290,26 @@ def test_saving_an_epoch_again_replaces_it(copied: Path) -> None:
     assert restored is not None
     assert restored[2] == 15
     assert repr(restored[1]) == repr(progress(3))
+
+
+def test_after_a_failed_save_late_writers_are_not_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of the command line is as quiet as absl is by default."""
+    heard: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda _, error, __: heard.append(error))
+    checkpoints = Checkpoints(tmp_path / "run", INPUTS)
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").write_text("in the way of the folder")
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    try:
+        with pytest.raises(WorkdirError, match="5 cannot be written"):
+            checkpoints.save(5, state(5), progress(5))
+        checkpoints.close()
+    finally:
+        logging.set_verbosity(verbosity)
+    late, other = RuntimeError("Event loop is closed"), RuntimeError("mine")
+    for error in (late, other):
+        sys.excepthook(type(error), error, None)
+    assert heard == [other]
