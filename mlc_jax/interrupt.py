@@ -15,8 +15,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 GRACE_SECONDS = 25.0
 ASK_AGAIN_SECONDS = 0.2
@@ -83,6 +84,8 @@ def handled() -> Iterator[None]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     _State.number, _State.raised = None, False
+    former_hook = sys.unraisablehook
+    sys.unraisablehook = hook = _asking_again(former_hook)
     former = {number: signal.signal(number, _on_signal) for number in SIGNALS}
     # Written by the C part of the handler, whatever the main thread is busy with.
     former_descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -97,26 +100,32 @@ def handled() -> Iterator[None]:
         os.close(writing)
         watcher.join()
         os.close(reading)
+        if sys.unraisablehook is hook:  # or another one has been put around it
+            sys.unraisablehook = former_hook
         _State.number, _State.raised = None, False
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
+    del frame
     if _State.number is None:
         _State.number = number
     # Once only: a second one must not break the clearing up that the first has begun.
-    if _State.depth == 0 and not _State.raised and not _swallows(frame):
+    if _State.depth == 0 and not _State.raised:
         check()
 
 
-def _swallows(frame: FrameType | None) -> bool:
-    """Whether what is raised now would be printed and lost: in a destructor, or while garbage is
-    collected. The watcher asks again a moment later.
+def _asking_again(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """`hook`, which Python tells of what it must drop: raised in a destructor, by a weak reference
+    or while garbage is collected. An `Interrupted` is not lost there: the watcher asks once more.
     """
-    while frame is not None:
-        if frame.f_code.co_name in ("__del__", "_xla_gc_callback"):
-            return True
-        frame = frame.f_back
-    return False
+
+    def told(dropped: Any) -> None:
+        if issubclass(dropped.exc_type, Interrupted):
+            _State.raised = False
+        else:
+            hook(dropped)
+
+    return told
 
 
 def _watch(reading: int) -> None:

@@ -1,11 +1,15 @@
 """Laws of stopping: what is deferred is finished, the rest ends at once, a second Ctrl-C always."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,22 +66,51 @@ def test_without_a_signal_nothing_happens_and_the_handlers_are_given_back() -> N
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+def signalled(*_: Any) -> None:
+    """Gets a signal, and is not over before the handler has run between two of its steps."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(1000):
+        pass
+
+
 class Closing:
     """Takes long to go."""
 
     def __del__(self) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        for _ in range(1000):
-            pass  # the handler runs between two of these
+        signalled()
 
 
-def test_a_signal_in_a_destructor_is_not_lost(
-    capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+def in_a_destructor() -> None:
+    closing = Closing()
+    del closing
+
+
+def in_a_weak_reference() -> None:
+    kept = {1}
+    reference = weakref.ref(kept, signalled)
+    del kept
+    assert reference() is None
+
+
+def while_garbage_is_collected() -> None:
+    gc.callbacks.append(signalled)
+    try:
+        gc.collect()
+    finally:
+        gc.callbacks.remove(signalled)
+
+
+@pytest.mark.parametrize(
+    "dropping", [in_a_destructor, in_a_weak_reference, while_garbage_is_collected]
+)
+def test_a_signal_where_python_drops_what_is_raised_is_not_lost(
+    dropping: Callable[[], None],
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     def work() -> None:
         with handled():
-            closing = Closing()
-            del closing
+            dropping()
             time.sleep(5)
             pytest.fail("the signal was lost")
 

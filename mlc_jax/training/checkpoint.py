@@ -13,7 +13,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import jax
@@ -256,27 +255,25 @@ def _quiet() -> Iterator[None]:
         with contextlib.redirect_stderr(io.StringIO()):
             yield
     except Exception:
-        sys.excepthook = _but_late_ones(sys.excepthook)
+        sys.unraisablehook = _but_late_ones(sys.unraisablehook)
         raise
     finally:
         logging.set_verbosity(verbosity)
 
 
-ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
-
-
-def _but_late_ones(hook: ExceptHook) -> ExceptHook:
+def _but_late_ones(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
     """`hook`, but for what tensorstore's threads say after Orbax has given up a save.
 
     Each array that is still being written when another one fails reports to an event loop that is
     closed by then, and prints a traceback of that, at any time until the process ends.
     """
 
-    def heard(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            hook(kind, error, trace)
+    def told(dropped: Any) -> None:
+        late = dropped.exc_type is RuntimeError and str(dropped.exc_value) == "Event loop is closed"
+        if not late:
+            hook(dropped)
 
-    return heard
+    return told
 
 
 def _set_strange_aside(folder: Path) -> list[str]:

@@ -6,7 +6,8 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -296,8 +297,8 @@ def test_after_a_failed_save_late_writers_are_not_heard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process of the command line is as quiet as absl is by default."""
-    heard: list[BaseException] = []
-    monkeypatch.setattr(sys, "excepthook", lambda _, error, __: heard.append(error))
+    heard: list[SimpleNamespace] = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
     checkpoints = Checkpoints(tmp_path / "run", INPUTS)
     shutil.rmtree(tmp_path / "run")
     (tmp_path / "run").write_text("in the way of the folder")
@@ -309,7 +310,8 @@ def test_after_a_failed_save_late_writers_are_not_heard(
         checkpoints.close()
     finally:
         logging.set_verbosity(verbosity)
-    late, other = RuntimeError("Event loop is closed"), RuntimeError("mine")
-    for error in (late, other):
-        sys.excepthook(type(error), error, None)
-    assert heard == [other]
+    heard.clear()
+    for text in ("Event loop is closed", "mine"):
+        told = SimpleNamespace(exc_type=RuntimeError, exc_value=RuntimeError(text))
+        cast(Any, sys.unraisablehook)(told)
+    assert heard == [told]
