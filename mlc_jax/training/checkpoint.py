@@ -11,6 +11,7 @@ import io
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +38,8 @@ _DESCRIPTION: dict[str, Any] = {
     "custom_metadata": dict,
 }
 
+
+REMOVALS, REMOVAL_SECONDS = 20, 0.05
 
 META = {"record": "", "digest": ""}
 """What a checkpoint says of itself; Orbax takes nothing else from a disk for it."""
@@ -113,8 +116,7 @@ class Checkpoints:
                 self._orbax.save_checkpointables(epoch, tree, overwrite=True)
         except Exception as error:  # of its own threads and of what writes the arrays, many kinds
             self._failed = True
-            for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(left, ignore_errors=True)
+            self._remove_half_a_step()
             raise WorkdirError(
                 f"{self._folder}/{epoch} cannot be written ({_reason(error)}); free space or "
                 "choose another --workdir; the checkpoint before is whole"
@@ -202,6 +204,16 @@ class Checkpoints:
             raise _DamagedError("its arrays do not match their digest")
         return state, record["progress"]
 
+    def _remove_half_a_step(self) -> None:
+        """Removes what a failed save has left, again while late writers add to it."""
+        for _ in range(REMOVALS):
+            left = list(self._folder.glob("*.orbax-checkpoint-tmp*"))
+            if not left:
+                return
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(REMOVAL_SECONDS)
+
     def close(self) -> None:
         """Waits for what is under way and lets go of the folder."""
         if not processes.leads():
@@ -213,6 +225,8 @@ class Checkpoints:
             # A save that failed is told of once more here, in place of our own word on it.
             if not self._failed:
                 raise
+        if self._failed:
+            self._remove_half_a_step()
 
 
 def _alone() -> contextlib.AbstractContextManager[Any]:

@@ -1,9 +1,13 @@
 """Laws of checkpoints: what comes back is what was saved, or nothing does and it is said."""
 
+import contextlib
+import errno
 import gc
 import re
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -315,3 +319,31 @@ def test_after_a_failed_save_late_writers_are_not_heard(
         told = SimpleNamespace(exc_type=RuntimeError, exc_value=RuntimeError(text))
         cast(Any, sys.unraisablehook)(told)
     assert heard == [told]
+
+
+def test_a_failed_save_leaves_nothing_though_a_writer_is_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "run", INPUTS)
+    half = tmp_path / "run" / "5.orbax-checkpoint-tmp"
+
+    def write_on() -> None:
+        for number in range(200):
+            with contextlib.suppress(OSError):
+                (half / "state").mkdir(parents=True, exist_ok=True)
+                (half / "state" / str(number)).write_text("late")
+            time.sleep(0.001)
+
+    late = threading.Thread(target=write_on)
+
+    def fail(*_: Any, **__: Any) -> None:
+        late.start()
+        time.sleep(0.05)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints._orbax, "save_checkpointables", fail)
+    with pytest.raises(WorkdirError, match="No space left on device"):
+        checkpoints.save(5, state(5), progress(5))
+    late.join()
+    checkpoints.close()
+    assert not half.exists()
