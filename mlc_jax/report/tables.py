@@ -57,7 +57,7 @@ WHOLE = {
 }
 _MAIN = 7  # of those, that are shown at once
 P_VALUE = Column(
-    "p", "how often labels dealt at random would rank as well, or at most; adjusted for all labels"
+    "p", "how often, at most, labels dealt at random would rank as well; adjusted for all labels"
 )
 THRESHOLD = Column("Threshold", "1 is said above it; below, its spread over folds")
 
