@@ -20,7 +20,7 @@ from mlc_jax.assess.metrics import reliability
 from mlc_jax.assess.out_of_fold import Judgement
 from mlc_jax.data.cells import write_cells
 from mlc_jax.data.collection import Collection, open_collection, without_filled
-from mlc_jax.data.folds import groups_of_copies
+from mlc_jax.data.groups import given_split, group_record, known_groups
 from mlc_jax.data.labels import write_labels, write_quarantine
 from mlc_jax.data.table import MISSING, LabelTable, Source
 from mlc_jax.files.atomic import replacing, write_json
@@ -101,10 +101,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             "acceptance": acceptance_record(config, completed, judgement),
             "rounds": round_records(table, made.completion),
         }
-        summary["data"]["copies"] = made.groups.exact
-        summary["data"]["near_copies"] = [
-            [table.filenames[row] for row in pair] for pair in made.groups.near.tolist()
-        ]
+        summary["data"] |= group_record(made.groups, collection)
         summary["data"]["filled"] = int((completed.source == Source.IMPUTED).sum())
         # The summary marks the run as finished, so it comes after every file but the report.
         write_json(workdir / "summary.json", summary)
@@ -118,11 +115,12 @@ def dry_run(
 ) -> dict[str, Any]:
     """Tries every phase of the run, and keeps nothing; see `rehearse`.
 
-    Near copies are found by their features, so here exact ones alone share a fold.
+    Near copies are found by their features, so here only exact ones, and what the user gave, share
+    a fold.
     """
     table = collection.table
     values = np.where(table.human, table.values, np.int8(MISSING))
-    deal = deal_out(config, values, groups_of_copies(collection.images.digests))
+    deal = deal_out(config, values, known_groups(collection), given_split(collection))
     heads = first_heads(config, values, deal)
     course = Course(
         tuple(head.rows for head in heads),
