@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from mlc_jax.data.cells import read_cells, with_cells
 from mlc_jax.data.dataset import ImageSet, prepare_images
 from mlc_jax.data.demo import draw_demo
+from mlc_jax.data.embeddings import open_embeddings
 from mlc_jax.data.labels import Conflict, Quarantined, read_labels
 from mlc_jax.data.splits import Given, check_split, group_numbers, make_split, read_given
 from mlc_jax.data.stream import Listing
@@ -29,7 +31,7 @@ class Collection:
     Attributes:
       labels_file, image_folder: where they were read.
       table: labels of the usable images, in input order.
-      images: the prepared images.
+      images: the prepared images; or what stands in their place, an `EmbeddingSet`.
       quarantine: what was left out, and why.
       confidence: float64 [N, L], how probably each filled cell is right, by the cells.csv that lies
         beside the labels file; NaN for cells that no model filled.
@@ -76,7 +78,8 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         missing_values=tuple(config.data.get("missing_values", ())),  # older runs lack it
     )
     journal.note(f"{labels_file}: {', '.join(file.notes)}")
-    if not image_folder.is_dir():
+    own = Path(config.features.file) if config.features.get("file", "") else None
+    if own is None and not image_folder.is_dir():
         raise LabelsError(f"config.data.images={str(image_folder)!r} is no folder")
     table, confidence = _histories(file.table, labels_file.parent / "cells.csv", journal)
     groups, split = _groups_and_split(config, table, labels_file)
@@ -84,8 +87,12 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         leader_first(),
         journal.phase("prepare images", len(table.filenames), "images") as advance,
     ):
-        images = prepare_images(
-            image_folder, table.filenames, tuple(config.data.image_size), cache, advance
+        images = (
+            cast(ImageSet, open_embeddings(own, table.filenames, cache, advance))
+            if own is not None
+            else prepare_images(
+                image_folder, table.filenames, tuple(config.data.image_size), cache, advance
+            )
         )
     quarantine = file.quarantine + tuple(
         Quarantined(table.filenames[item.place], int(table.rows[item.place]), item.reason)
@@ -99,7 +106,7 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
     _check_budget(quarantine, hints, len(images), config.data.max_bad_fraction, journal)
     if images.several:
         journal.note(f"of several frames the first is taken: {_first(images.several)}")
-    if unlisted := _unlisted(image_folder, set(table.filenames)):
+    if own is None and (unlisted := _unlisted(image_folder, set(table.filenames))):
         journal.note(f"in {image_folder}, but in no row: {_first(unlisted)}")
     if noisy := _noise(table.select(images.places), images):
         journal.note(f"same pixels, other labels (label noise): {_first(noisy)}")

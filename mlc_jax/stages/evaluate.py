@@ -66,7 +66,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     journal = Journal()
     config = config.copy_and_resolve_references()
-    if bool(config.data.labels) != bool(config.data.images):
+    if not config.features.file and bool(config.data.labels) != bool(config.data.images):
         raise ConfigError("config.data.labels and config.data.images go together: give both")
     if config.batch_size < 0:
         raise ConfigError(f"config.batch_size={config.batch_size}: give 1 or more, or 0")
@@ -126,7 +126,7 @@ def evaluate_classifier(config: ConfigDict, checkpoint: Path, journal: Journal) 
     Raises:
       LabelsError: the labels file lacks a label of the run, or no row is left to judge.
     """
-    trained = open_run(checkpoint, journal)
+    trained = open_run(checkpoint, journal, config.features.file)
     data = trained.config.copy_and_resolve_references()
     own = not config.data.labels
     if not own:

@@ -60,6 +60,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     listing.refuse_inside(workdir)
     with owned(workdir):
         trained = open_run(Path(config.checkpoint), journal)
+        if trained.backbone.given:
+            raise ConfigError(
+                f"config.checkpoint={config.checkpoint!r} was trained on own features: "
+                "an explanation is of pixels"
+            )
         chosen = label_columns(config.explain.labels, trained.names)
         explainer = Explainer(trained, config)
         journal.note(explainer.cost())

@@ -15,7 +15,7 @@ from jax import export
 from ml_collections import ConfigDict
 
 from mlc_jax import __version__
-from mlc_jax.errors import NumericsError
+from mlc_jax.errors import ConfigError, NumericsError
 from mlc_jax.files.atomic import write_bytes, write_json, write_text
 from mlc_jax.files.digest import digest_file
 from mlc_jax.files.outputs import clear
@@ -66,6 +66,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     which = config.checkpoint_kind
     with owned(workdir):
         trained = open_run(Path(config.checkpoint), journal)
+        if trained.backbone.given:
+            raise ConfigError(
+                f"config.checkpoint={config.checkpoint!r} was trained on own features: "
+                "there is no network to hand on"
+            )
         params = trained_params(trained.classifier, which)
         files = files_of(trained.backbone)
         earlier = (path.name for path in workdir.glob("backbone*.safetensors"))

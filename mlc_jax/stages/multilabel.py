@@ -213,10 +213,12 @@ def adopt_source(config: ConfigDict, journal: Journal) -> ConfigDict:
     try:
         summary = json.loads(summary_file.read_text())
         data, source = summary["data"], summary["config"]
+        own = source["features"].get("file", "")
         taken = {
             "data.labels": str(Path(config.source) / "labels.csv"),
-            "data.images": data["image_folder"],
+            "data.images": source["data"]["images"] if own else data["image_folder"],
             "data.demo": data["demo"],
+            "features.file": own,
         }
         seen = {
             "data.image_size": tuple(source["data"]["image_size"]),

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mlc_jax.errors import CheckpointError, MlcError, WeightsError
+from mlc_jax.errors import CheckpointError, ConfigError, MlcError, WeightsError
 from mlc_jax.files.digest import digest_arrays
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
@@ -64,7 +64,7 @@ class TrainedRun:
     summary: dict[str, Any]
 
 
-def open_run(workdir: Path, journal: Journal) -> TrainedRun:
+def open_run(workdir: Path, journal: Journal, features_file: str = "") -> TrainedRun:
     """Reads a finished multilabel run and loads its backbone and classifier.
 
     All that decides a probability comes from run.json, which the checkpoint's own record vouches
@@ -73,8 +73,10 @@ def open_run(workdir: Path, journal: Journal) -> TrainedRun:
     Args:
       workdir: of the run, `config.checkpoint`.
       journal: told of random weights.
+      features_file: own features that take the place of those that the run was trained on.
 
     Raises:
+      ConfigError: own features are given to a run that was trained on images, or the other way.
       CheckpointError: there is no such run, it is damaged, or its weights are not to be had.
     """
     shown = f"config.checkpoint={str(workdir)!r}"
@@ -83,6 +85,7 @@ def open_run(workdir: Path, journal: Journal) -> TrainedRun:
     )
     try:
         config = run_config(inputs, summary)
+        own = bool(config.features.get("file", ""))
         stage, finished = summary["stage"], summary["finished"]
         given = [float(record["threshold"]) for record in thresholds.values()]
         random, weights = summary["backbone"]["random"], str(inputs["weights"])
@@ -92,6 +95,10 @@ def open_run(workdir: Path, journal: Journal) -> TrainedRun:
         raise _not_finished(shown, f"holds a run of stage {stage!r}")
     if finished is not True:
         raise _not_finished(shown, "is not finished")
+    if features_file and not own:
+        raise ConfigError(f"config.features.file: {shown} was trained on images; leave it out")
+    if features_file:
+        config.features.file = features_file
     backbone = _same_backbone(config, random, weights, shown)
     for part in backbone.parts or (backbone,):
         if part.random:
@@ -158,7 +165,7 @@ def scorer(
     )
 
     def probabilities(images: np.ndarray) -> np.ndarray:
-        padding = np.zeros((most - len(images), *images.shape[1:]), np.uint8)
+        padding = np.zeros((most - len(images), *images.shape[1:]), images.dtype)
         features = np.asarray(extract(np.concatenate([images, padding])))
         logits = head(features[:most])[: len(images)]
         finite = np.isfinite(logits).all(axis=1, keepdims=True)
@@ -214,6 +221,11 @@ def _same_backbone(config: ConfigDict, random: bool, digest: str, shown: str) ->
         raise CheckpointError(f"{shown} needs the weights it was trained on: {error}") from error
     except MlcError as error:
         raise CheckpointError(f"{shown} cannot be opened: {error}") from error
+    if backbone.given and backbone.digest != digest:
+        raise CheckpointError(
+            f"{shown} was trained on own features of another width than the {backbone.channels} of "
+            f"{config.features.file}; give those of the same encoder"
+        )
     if backbone.digest != digest:
         raise CheckpointError(
             f"{shown} was trained on other weights than {weights!r} ({digest[:12]}… then, "
