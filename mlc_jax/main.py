@@ -43,7 +43,9 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, f"Configuration of a job: configs/JOB.py, JOB one of {', '.join(JOBS)}."
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where the run keeps its files. Default: checkpoints/JOB."
+    "workdir",
+    None,
+    "Where the job keeps its files. Default: checkpoints/JOB; of a job that reads a run, RUN/JOB.",
 )
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Scan the data, try each phase once, and estimate time, disk and memory."
@@ -56,7 +58,8 @@ DISTRIBUTED = flags.DEFINE_bool(
 USAGE = """python -m mlc_jax.main --config=configs/JOB.py [--workdir=DIR] [--config.KEY=VALUE …]
 
 JOB       one of {jobs}
---workdir where the run keeps its files; default checkpoints/JOB
+--workdir where the job keeps its files; default checkpoints/JOB, and of a job that reads a finished
+          run (config.checkpoint) the folder JOB in that run's
 --config.KEY=VALUE
           any key of the job's configuration; `--config=configs/JOB.py --help` lists them
 --dry_run scans the data, tries one step of each phase, a save and a restore, and estimates time,
@@ -144,13 +147,18 @@ def _run(argv: Sequence[str]) -> None:
             f"{'with --dry_run ' if DRY_RUN.value else ''}runs in one process: leave it out"
         )
     prepare(cache_folder())  # before anything imports jax
-    workdir = Path(WORKDIR.value or f"checkpoints/{config.stage}")
+    workdir = Path(WORKDIR.value or default_workdir(config))
     if DISTRIBUTED.value:
         processes.join(cache_folder())
         workdir = processes.own_workdir(workdir)
     stage = importlib.import_module(f"mlc_jax.stages.{config.stage}")
     with contextlib.suppress(processes.LeftToLeaderError):
         stage.run(config, workdir)
+
+
+def default_workdir(config: ConfigDict) -> str:
+    """checkpoints/JOB; of a job that reads a run, the folder JOB in that run's."""
+    return f"{config.get('checkpoint', 'checkpoints')}/{config.stage}"
 
 
 def _parse(argv: Sequence[str]) -> ConfigDict | None:

@@ -35,6 +35,7 @@ CHOICES = {
     "parallel": ("jit", "pmap"),
 }
 ROWS = ("default", "full", "training", "filling", "backbones")
+DEMO = "DEMO: drawn pictures, not photographs"  # begins what every job says on the demo
 METHODS = ("crossfit", "notebook")
 THRESHOLDS = ("fixed", "matched", "f1", "g_mean", "youden", "recall", "cost")
 
@@ -50,7 +51,8 @@ def training_config(stage: str) -> ConfigDict:
     config.data = ConfigDict()
     config.data.labels = ""  # labels file; empty for the embedded demo
     config.data.images = ""  # image folder
-    config.data.demo = config_dict.placeholder(bool)  # whether these are drawn data; found out
+    # Whether these are drawn data; found out. true: the embedded demo (impute: also without data).
+    config.data.demo = config_dict.placeholder(bool)
     config.data.image_size = config_dict.placeholder(tuple)  # (height, width)
     config.data.max_bad_fraction = 0.01  # rows and images that may be left out
     config.data.true_values = ()  # values that mean 1, beside 1 and 1.0

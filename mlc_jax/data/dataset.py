@@ -21,7 +21,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mlc_jax.data.delimited import shown
-from mlc_jax.data.images import decode_first, resize_image, resolve_image
+from mlc_jax.data.images import decode_first, resolve_image
+from mlc_jax.data.pixels import resize_image
 from mlc_jax.data.watch import result_of
 from mlc_jax.errors import CheckpointError, ImageError
 from mlc_jax.files.atomic import write_text
@@ -29,7 +30,7 @@ from mlc_jax.files.digest import digest_bytes, digest_file, digest_json
 from mlc_jax.files.lock import exclusive
 from mlc_jax.settings import cache_folder
 
-VERSION = "1.2.0"
+VERSION = "1.3.0"
 INDEX = "index.json"
 
 
@@ -149,6 +150,7 @@ class ImageSet:
       rejected: what was left out and why.
       several: names of files of several frames or pages, of which the first was taken.
       image_size: (height, width).
+      files_digest: of their files' names and contents, whatever size they are resized to.
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class ImageSet:
         place_of: dict[str, int],
         rejected: Sequence[Rejected],
         image_size: tuple[int, int],
+        files_digest: str,
     ) -> None:
         found = sorted(
             (place_of[filename], filename, digest, record)
@@ -171,6 +174,7 @@ class ImageSet:
         self.rejected = tuple(rejected)
         self.several = tuple(index["several"])
         self.image_size = image_size
+        self.files_digest = files_digest
 
     def __len__(self) -> int:
         return len(self._records)
@@ -261,7 +265,9 @@ def prepare_images(
         for filename, reason, message in index["rejected"]
     ]
     left_out = sorted(missing + refused, key=lambda item: item.place)
-    return ImageSet(source, index, place_of, left_out, image_size)
+    usable = {filename for filename, _ in index["records"]}
+    files_digest = digest_json([content for content in contents if content[0] in usable])
+    return ImageSet(source, index, place_of, left_out, image_size, files_digest)
 
 
 def _write_set(

@@ -102,6 +102,14 @@ def changes(workdir: Path) -> list[str]:
     ]
 
 
+def changed_rows(workdir: Path, rows: Sequence[Row]) -> str:
+    """For people: the first rows that differ from those of the run in a directory.
+
+    Empty where none does, or the run kept none.
+    """
+    return "; ".join(_changed_rows(_read_rows(workdir / ROWS), rows))
+
+
 def _set_aside(workdir: Path, difference: str) -> None:
     """Moves the run in `workdir` into a folder of its own; remembers the change first."""
     file = workdir / CHANGES
