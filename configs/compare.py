@@ -20,7 +20,6 @@ def get_config() -> ConfigDict:
     """The configuration of a comparison."""
     config = training_config("compare")
     config.head.name = "linear"
-    config.oversample = "none"
     config.impute = ConfigDict()
     config.impute.method = "crossfit"
     config.impute.threshold = config_dict.placeholder(str)

@@ -6,6 +6,7 @@ with --verbosity=1), and exits with 1.
 """
 
 import contextlib
+import csv
 import difflib
 import errno
 import importlib
@@ -37,6 +38,8 @@ JOBS = (
 )
 DRY_RUN_JOBS = ("impute", "multilabel")
 DISTRIBUTED_JOBS = ("impute", "multilabel")
+
+_MEANINGS = ("data.true_values", "data.false_values", "data.missing_values")
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -164,7 +167,7 @@ def default_workdir(config: ConfigDict) -> str:
 def _parse(argv: Sequence[str]) -> ConfigDict | None:
     # absl would print a usage page and exit with 1; what a user mistyped deserves one line and 2.
     try:
-        rest = FLAGS(list(argv))
+        rest = FLAGS(_with_lists(argv))
         config = CONFIG.value
         stage = None if config is None else config.get("stage")  # raises where it failed to load
     except Exception as error:
@@ -183,6 +186,41 @@ def _parse(argv: Sequence[str]) -> ConfigDict | None:
     if FLAGS.verbosity <= 0:
         logging.set_verbosity(logging.ERROR)
     return config
+
+
+def _with_lists(argv: Sequence[str]) -> list[str]:
+    """The command line with --config.KEY=a,b as a tuple of texts where the key holds texts.
+
+    ml_collections would take `a,b` for one text, and `1.00` for a number. A text that holds a comma
+    stands in double quotes. What is written as a tuple is left as it is.
+    """
+    words = list(argv)
+    files = [word.partition("=")[2] for word in words if word.lstrip("-").startswith("config=")]
+    try:
+        config = runpy.run_path(files[-1])["get_config"]()
+    except Exception:
+        return words  # no file, or the file is what is wrong: absl says so
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if not equals and place + 1 < len(words) and not words[place + 1].startswith("-"):
+            value = words[place + 1]
+        key = name.lstrip("-").removeprefix("config.")
+        if not name.lstrip("-").startswith("config.") or key not in _keys("", config):
+            continue
+        default = config
+        for part in key.split("."):
+            default = default[part]
+        of_texts = isinstance(default, tuple) and all(isinstance(text, str) for text in default)
+        if not of_texts or value[:1] in ("(", "["):
+            continue
+        texts = tuple(next(csv.reader([value], skipinitialspace=True), ()))
+        if not texts and key in _MEANINGS:
+            texts = ("",)  # the empty cell has this meaning
+        if equals:
+            words[place] = f"{name}={texts!r}"
+        elif value:
+            words[place + 1] = repr(texts)
+    return words
 
 
 def _unknown_key(argv: Sequence[str]) -> str | None:

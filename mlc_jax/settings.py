@@ -55,8 +55,10 @@ def training_config(stage: str) -> ConfigDict:
     config.data.demo = config_dict.placeholder(bool)
     config.data.image_size = config_dict.placeholder(tuple)  # (height, width)
     config.data.max_bad_fraction = 0.01  # rows and images that may be left out
-    config.data.true_values = ()  # values that mean 1, beside 1 and 1.0
-    config.data.false_values = ()  # values that mean 0, beside 0 and 0.0
+    # In any case, with commas between several; 0, 1 and the empty cell may be among them:
+    config.data.true_values = ()  # texts that mean 1, beside 1 and 1.0
+    config.data.false_values = ()  # texts that mean 0, beside 0 and 0.0
+    config.data.missing_values = ()  # texts that mean missing, beside ?, NA, NaN, N/A, null, None
 
     config.backbone = ConfigDict()
     # A name of `models/backbones.py`, or several joined by commas: their features side by side.

@@ -142,3 +142,38 @@ def test_what_the_machine_refuses_is_one_line_that_names_the_file(
     # What no machine refuses is a defect of ours.
     with pytest.raises(OSError, match="bad descriptor"):
         refuse(OSError(errno.EBADF, "bad descriptor"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "expected"),
+    [
+        (["--config.data.true_values=yes,ja"], "data.true_values", ("yes", "ja")),
+        (["--config.data.true_values=1.00"], "data.true_values", ("1.00",)),
+        (["--config.data.true_values", "yes,ja"], "data.true_values", ("yes", "ja")),
+        (["--config.data.missing_values=-1"], "data.missing_values", ("-1",)),
+        (['--config.data.true_values="1,0",yes'], "data.true_values", ("1,0", "yes")),
+        (["--config.data.false_values="], "data.false_values", ("",)),
+        (["--config.data.false_values=('a','b')"], "data.false_values", ("a", "b")),
+        (["--config.explain.labels=sea,sky"], "explain.labels", ("sea", "sky")),
+        (["--config.explain.labels="], "explain.labels", ()),
+        (["--config.explain.methods=lime,occlusion"], "explain.methods", ("lime", "occlusion")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_lists_of_words_are_read_as_they_are_written(
+    arguments: list[str], key: str, expected: tuple[str, ...]
+) -> None:
+    """As configs/KEYS.md shows them; in a process of its own, since flags are parsed once."""
+    job = "explain" if key.startswith("explain") else "impute"
+    program = (
+        "import sys; from mlc_jax import main; config = main._parse(sys.argv)\n"
+        f"print(repr(tuple(config.{key})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, f"--config=configs/{job}.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == repr(expected)

@@ -168,7 +168,7 @@ def test_the_exported_program_says_what_predict_says(place: Path) -> None:
 
 def test_every_way_to_learn_is_compared(place: Path) -> None:
     rows = pd.read_csv(place / "checkpoints" / "compare" / "compare.csv")
-    assert {"ours", "majority", "logistic regression (scikit-learn)"} <= set(rows.name)
+    assert {"mlc_jax", "majority", "logistic regression (scikit-learn)"} <= set(rows.name)
     assert len(rows) == 15
 
 

@@ -202,6 +202,7 @@ def test_every_number_and_name_is_checked() -> None:
         "data.images",
         "data.true_values",  # when the labels are read
         "data.false_values",
+        "data.missing_values",
         "backbone.name",  # when the backbone is loaded, before anything long
         "backbone.weights",
         "backbone.layer",

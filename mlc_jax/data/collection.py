@@ -70,6 +70,7 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         labels_file,
         true_values=tuple(config.data.true_values),
         false_values=tuple(config.data.false_values),
+        missing_values=tuple(config.data.get("missing_values", ())),  # older runs lack it
     )
     journal.note(f"{labels_file}: {', '.join(file.notes)}")
     if not image_folder.is_dir():

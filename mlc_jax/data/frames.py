@@ -6,18 +6,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlc_jax.data.cells import read_cells
 from mlc_jax.data.delimited import csv_line, shown
 from mlc_jax.data.labels import read_labels
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import LabelsError
 
-_COMPLETED = "mlc_jax_completed"  # in `attrs`: the file that a completed table was read from
+# The completed tables that were given out. Pandas loses a mark in `attrs` on the way through
+# concat, join and the constructor, so a frame is recognised by the cells that it holds.
+_given_out: set[Path] = set()
 
 
 def completed_frame(labels_file: Path) -> pd.DataFrame:
     """The table that an impute run completed: Int8 [N, L] of 0, 1 and NA, by `filename`.
 
-    It carries a mark by which `labels_text` knows it.
+    `labels_text` recognises what is made of it.
     """
     table = read_labels(labels_file).table
     values = pd.DataFrame(
@@ -27,7 +30,7 @@ def completed_frame(labels_file: Path) -> pd.DataFrame:
         dtype="Int8",
     )
     values = values.mask(values == MISSING)
-    values.attrs[_COMPLETED] = str(labels_file)
+    _given_out.add(labels_file.absolute())
     return values
 
 
@@ -39,14 +42,10 @@ def labels_text(frame: pd.DataFrame) -> str:
         in a column `filename`.
 
     Raises:
-      LabelsError: it has no file names, or is a completed table: in a frame nothing tells its
-        filled cells from those that people gave.
+      LabelsError: it has no file names, or holds most of the cells that a run filled in the images
+        it shares with it, all as the run filled them: in a frame nothing tells them from cells
+        that people gave.
     """
-    if _COMPLETED in frame.attrs:
-        raise LabelsError(
-            "labels: this frame holds cells that a model filled, and they would count as given by "
-            f"people; give the path of {frame.attrs[_COMPLETED]}, or clear the frame's attrs"
-        )
     if "filename" in frame.columns:
         frame = frame.set_index("filename")
     elif not all(isinstance(name, str) for name in frame.index):
@@ -54,10 +53,46 @@ def labels_text(frame: pd.DataFrame) -> str:
             f"labels: frame with the columns {shown(', '.join(map(str, frame.columns)))} has no "
             "file names; give them as its index, or as a column named filename"
         )
+    for labels_file in sorted(_given_out):
+        _refuse_filled(frame, labels_file)
     lines = [csv_line(["filename", *map(str, frame.columns)])]
     for name, *cells in frame.astype(object).itertuples():
         lines.append(csv_line([str(name), *map(_cell_text, cells)]))
     return "".join(lines)
+
+
+def _refuse_filled(frame: pd.DataFrame, labels_file: Path) -> None:
+    """Refuses a frame that holds the filled cells of a completed table.
+
+    Raises:
+      LabelsError: more than half of the cells that the run filled, of the images and labels that
+        the frame has, are there, and none of them with another value.
+    """
+    cells_file = labels_file.with_name("cells.csv")
+    if not cells_file.exists():
+        return
+    cells = read_cells(cells_file)
+    rows = dict(zip(map(str, frame.index), range(len(frame)), strict=True))
+    columns = dict(zip(map(str, frame.columns), range(frame.shape[1]), strict=True))
+    filled = cells[
+        (cells["source"] == "imputed")
+        & (cells["value"] != MISSING)
+        & cells["filename"].isin(rows)
+        & cells["label"].isin(columns)
+    ]
+    texts = frame.astype(object).to_numpy()
+    found = [
+        _cell_text(texts[rows[filename], columns[label]])
+        for filename, label in zip(filled["filename"], filled["label"], strict=True)
+    ]
+    given = [text for text in found if text]
+    same = [text for text, value in zip(found, filled["value"], strict=True) if text == str(value)]
+    if 2 * len(same) > len(found) and len(same) == len(given):
+        raise LabelsError(
+            f"labels: this frame holds {len(same)} of the {len(found)} cells that a model filled "
+            f"in {labels_file}, and they would count as given by people; give the path of that "
+            "file, or, if people gave them, save the frame as a CSV file and give its path"
+        )
 
 
 def _cell_text(value: Any) -> str:

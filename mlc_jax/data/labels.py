@@ -7,8 +7,9 @@ name. What had to be guessed is said in the notes; what cannot be interpreted is
 import array
 import itertools
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,47 @@ MAX_LINES = 2_000_000
 _SAMPLE = 200  # records looked at to find the separator
 _SEPARATORS = {"\t": "tab", ";": "semicolon", ",": "comma", " ": "space"}
 _FILENAME_HEADERS = frozenset(
-    ("filename", "file_name", "file", "name", "path", "image", "image_name", "image_id", "img")
+    (
+        "filename",
+        "file_name",
+        "file",
+        "name",
+        "path",
+        "image",
+        "image_name",
+        "image_id",
+        "img",
+        "id",
+        "fname",
+        "photo",
+        "picture",
+        "filepath",
+        "file_path",
+        "image_path",
+        "img_path",
+    )
 )
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 _CELL_TEXT = {0: "0", 1: "1", MISSING: ""}
+_MISSING_WORDS = frozenset(("", "?", "na", "nan", "n/a", "#n/a", "<na>", "null", "none"))
+# What people write where they do not know: no message proposes to read these as 0 or 1.
+_UNKNOWN_WORDS = frozenset(
+    (
+        "-1",
+        "-",
+        "--",
+        ".",
+        "unknown",
+        "uncertain",
+        "unsure",
+        "undefined",
+        "unclear",
+        "unlabeled",
+        "unlabelled",
+        "missing",
+        "tbd",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -82,22 +120,25 @@ def read_labels(
     *,
     true_values: Iterable[str] = (),
     false_values: Iterable[str] = (),
+    missing_values: Iterable[str] = (),
 ) -> LabelsFile:
     """Reads a labels file: a file name and then 0, 1 or nothing for every label.
 
     Separated by commas, semicolons, tabs or spaces; with or without a header; UTF-8, UTF-16 or
-    latin-1. 0, 0.0, 1 and 1.0 are values; an empty cell, ?, NA and NaN in any case are missing.
-    Several rows of one file are merged; where they disagree the cell becomes missing.
+    latin-1. 0, 0.0, 1 and 1.00 are values; an empty cell, ?, NA, NaN, N/A, null and None in any
+    case are missing. Several rows of one file are merged; where they disagree the cell becomes
+    missing.
 
     Args:
       path: the labels file.
-      true_values, false_values: further texts that mean 1 and 0.
+      true_values, false_values, missing_values: texts that mean 1, 0 and missing, in any case; they
+        may give 0, 1 and the empty cell another meaning.
 
     Raises:
       LabelsError: the file cannot be read, or a cell not interpreted; names row and column.
-      ConfigError: a text in both lists, or one that already has another meaning.
+      ConfigError: a text in two of the lists.
     """
-    meanings = _meanings(true_values, false_values)
+    meanings = _Meanings(true_values, false_values, missing_values)
     text = open_text(Path(path), MAX_LINES)
     layout = _layout(text, meanings)
     names: list[str] = []
@@ -122,6 +163,7 @@ def read_labels(
             lines.append(row)
     if not names:
         raise LabelsError(f"{text.path} holds no usable row; expected a file name, then 0, 1 or NA")
+    meanings.check_minus_one(text.path)
     filenames = tuple(names)
     del names
     rows = np.frombuffer(lines, np.int64)
@@ -144,33 +186,89 @@ _SPACE_REMEDY = (
 )
 
 
-def _meanings(true_values: Iterable[str], false_values: Iterable[str]) -> dict[str, int]:
-    meanings = {"0": 0, "0.0": 0, "1": 1, "1.0": 1, "": MISSING, "?": MISSING}
-    for word in ("na", "nan"):
-        for letters in itertools.product(*((letter, letter.upper()) for letter in word)):
-            meanings["".join(letters)] = MISSING
-    for key, texts, value in (("true_values", true_values, 1), ("false_values", false_values, 0)):
-        for text in (texts,) if isinstance(texts, str) else texts:
-            if meanings.setdefault(str(text).strip(), value) != value:
-                raise ConfigError(
-                    f"config.data.{key} holds {text!r}, which already means something else; leave "
-                    "it out"
-                )
-    return meanings
+class _Meanings:
+    """What the texts of cells mean: 1, 0 or MISSING."""
+
+    def __init__(
+        self,
+        true_values: Iterable[str],
+        false_values: Iterable[str],
+        missing_values: Iterable[str],
+    ) -> None:
+        self._values: dict[str, int] = {"0": 0, "1": 1} | dict.fromkeys(_MISSING_WORDS, MISSING)
+        self._claimed: dict[str, str] = {}
+        lists = {
+            "true_values": (true_values, 1),
+            "false_values": (false_values, 0),
+            "missing_values": (missing_values, MISSING),
+        }
+        for key, (texts, value) in lists.items():
+            for text in (texts,) if isinstance(texts, str) else texts:
+                word = _canonical(str(text))
+                if self._claimed.setdefault(word, key) != key:
+                    raise ConfigError(
+                        f"config.data.{key} holds {text!r}, and so does config.data."
+                        f"{self._claimed[word]}; leave it out of one of them"
+                    )
+                self._values[word] = value
+        # Texts as they stand in the file, each looked up once.
+        self._seen: dict[str, int | None] = {}
+
+    def get(self, text: str) -> int | None:
+        """The meaning of a text; None where it has none."""
+        try:
+            return self._seen[text]
+        except KeyError:
+            value = self._values.get(_canonical(text))
+            if value is not None:
+                self._seen[text] = value
+            return value
+
+    def __contains__(self, text: str) -> bool:
+        return self.get(text) is not None
+
+    def check_minus_one(self, path: Path) -> None:
+        """Refuses -1 read as 0 beside cells of 0 whose own meaning was not stated.
+
+        Raises:
+          LabelsError: which of the two means no is not known.
+        """
+        words = {_canonical(text) for text in self._seen}
+        if self._claimed.get("-1") == "false_values" and "0" in words - self._claimed.keys():
+            raise LabelsError(
+                f"{path} holds 0 beside -1, which config.data.false_values reads as 0: if 0 means "
+                "unknown, add --config.data.missing_values=0; if -1 does, give "
+                "--config.data.missing_values=-1 instead; if both mean no, name both in "
+                "config.data.false_values"
+            )
+
+
+def _canonical(text: str) -> str:
+    """Texts that mean the same have the same: in lower case, numbers in their shortest form."""
+    word = text.strip().casefold()
+    if re.fullmatch(r"[+-]?\d{1,9}(\.0*)?", word, re.ASCII):
+        return str(int(word.partition(".")[0]))
+    return word
 
 
 def _interpreted(
-    text: TextFile, layout: _Layout, meanings: Mapping[str, int], row: int, fields: list[str]
+    text: TextFile, layout: _Layout, meanings: _Meanings, row: int, fields: list[str]
 ) -> bytes:
     """The labels of one row as int8."""
     cells = [meanings.get(field) for field in fields[1:]]
     if None in cells:
-        cells = [meanings.get(field.strip()) for field in fields[1:]]
-    if None in cells:
         column = cells.index(None)
-        remedy = (
-            "write 0, 1 or NA, or name it in config.data.true_values or config.data.false_values"
-        )
+        word = fields[column + 1].strip()
+        if _canonical(word) in _UNKNOWN_WORDS:
+            remedy = (
+                "where it stands for what is not known, --config.data.missing_values="
+                f"{csv_line([word]).strip()} reads it as missing"
+            )
+        else:
+            remedy = (
+                "write 0, 1 or NA, or name what it means: in config.data.true_values, "
+                "config.data.false_values or config.data.missing_values"
+            )
         if layout.separator == " ":
             remedy += f"; {_SPACE_REMEDY}"
         raise LabelsError(
@@ -180,7 +278,7 @@ def _interpreted(
     return np.array(cells, np.int8).tobytes()
 
 
-def _layout(text: TextFile, meanings: Mapping[str, int]) -> _Layout:
+def _layout(text: TextFile, meanings: _Meanings) -> _Layout:
     """Finds separator and header in the first records.
 
     The separator is the one under which most records have the commonest width and most of their
@@ -194,7 +292,7 @@ def _layout(text: TextFile, meanings: Mapping[str, int]) -> _Layout:
         if width < 2:
             return 0.0, 0.0
         even = [fields for fields in body if len(fields) == width]
-        labels = sum(field.strip() in meanings for fields in even for field in fields[1:])
+        labels = sum(field in meanings for fields in even for field in fields[1:])
         regular = len(even) / len(body)
         return regular * labels / (len(even) * (width - 1)), regular
 
@@ -207,7 +305,7 @@ def _layout(text: TextFile, meanings: Mapping[str, int]) -> _Layout:
             "between a file name and labels; expected e.g. a.jpg,1,0,NA"
         )
     first = records[0]
-    if not _is_header(first, meanings):
+    if not _is_header(records, meanings):
         width = _common_width(records)
         return _Layout(separator, False, tuple(f"label_{n}" for n in range(1, width)))
     body_width = _common_width(records[1:]) or len(first)
@@ -245,13 +343,17 @@ def _common_width(records: list[list[str]]) -> int:
     return Counter(map(len, records)).most_common(1)[0][0] if records else 0
 
 
-def _is_header(first: list[str], meanings: Mapping[str, int]) -> bool:
-    name = first[0].strip().lower()
-    if name in _FILENAME_HEADERS:
+def _is_header(records: list[list[str]], meanings: _Meanings) -> bool:
+    name, *rest = (field.strip() for field in records[0])
+    name = name.lower()
+    if name in _FILENAME_HEADERS or (not name and all(rest) and len(rest) > 0):
         return True
-    return not name.endswith(_IMAGE_SUFFIXES) and not any(
-        field.strip() in meanings for field in first[1:]
-    )
+    if name.endswith(_IMAGE_SUFFIXES):
+        return False
+    below = [fields[0].strip().lower().endswith(_IMAGE_SUFFIXES) for fields in records[1:]]
+    if below and all(below):
+        return True  # labels may be named 0, 1 or NA
+    return not any(field in meanings for field in rest)
 
 
 def _merge(

@@ -107,6 +107,8 @@ def _contest(summary: dict[str, Any], folder: Path) -> tuple[str, tuple[Tile, ..
     seconds = [(Cell(f"{row['seconds']:.1f}"),) for row in rows]
     parts.append(_standings("Way to learn", rows, (Column("Seconds"),), seconds))
     parts.append(_gaps(rows, reference, folder))
+    if summary["better"]:
+        parts.append(Listing(tuple(summary["better"])))
     outcome = (
         f"Of {len(rows)} ways to learn from this table, “{rows[0]['name']}” has the lowest log "
         "loss out of fold."

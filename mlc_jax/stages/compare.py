@@ -36,6 +36,7 @@ from mlc_jax.training.contenders import (
     ask,
     default_contenders,
     full_contenders,
+    keys_of,
     training_contenders,
 )
 from mlc_jax.training.feeds import choose_backbone, feature_shape_of, open_features
@@ -122,7 +123,8 @@ def contest(
     """Asks every contender and measures them against the last one; then replays the leak.
 
     Returns:
-      the parts of summary.json: `rows`, best first, and with the default rows `leak`.
+      the parts of summary.json: `rows`, best first, `reference`, `better` (what to set for a row
+      whose gap to the reference is better than zero), and with the default rows `leak`.
     """
     rows = bench.config.compare.rows
     contenders: list[Contender] = {
@@ -135,9 +137,12 @@ def contest(
         for contender in contenders:
             answers.append(ask(contender))
             advance(1)
-    reference = next((a for a in answers if a.name == "ours"), answers[0])
+    reference = next((a for a in answers if a.name == "mlc_jax"), answers[0])
     records = judged(bench, answers, reference, journal)
-    found: dict[str, Any] = {"rows": records, "reference": reference.name}
+    better = [better_row(row, reference.name) for row in records if is_better(row)]
+    for told in better:
+        journal.note(told)
+    found: dict[str, Any] = {"rows": records, "reference": reference.name, "better": better}
     if rows != "training":
         found["leak"] = replay(bench, records, journal)
     return found
@@ -173,6 +178,23 @@ def judged(
             )
             advance(1)
     return sorted(records, key=lambda record: record["log_loss"])
+
+
+def is_better(record: dict[str, Any]) -> bool:
+    """Whether the interval of a row's gap to the reference lies on the better side of zero."""
+    return bool(record["auc_gap"]["low"] > 0 or record["log_loss_gap"]["high"] < 0)
+
+
+def better_row(record: dict[str, Any], reference: str) -> str:
+    """By how much a row is better than the reference, and which keys to set for it."""
+    area, loss = record["auc_gap"], record["log_loss_gap"]
+    found = (
+        f"“{record['name']}” is better than {reference}: macro AUC {area['value']:+.4f} "
+        f"({area['low']:+.4f} to {area['high']:+.4f}), log loss {loss['value']:+.4f} "
+        f"({loss['low']:+.4f} to {loss['high']:+.4f})"
+    )
+    keys = " ".join(f"--config.{key}" for key in keys_of(record["name"]).split())
+    return f"{found}; set {keys}" if keys else f"{found}; no key of the impute job gives it"
 
 
 def backbones(

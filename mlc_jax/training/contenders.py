@@ -121,8 +121,28 @@ def ask(contender: Contender) -> Answer:
     return Answer(name, probabilities, thresholds, time.perf_counter() - started)
 
 
+MASKED = "loss.name=bce oversample=none impute.rounds=0 impute.threshold=fixed"
+
+
+def keys_of(name: str) -> str:
+    """The keys of the impute job that give a contender, `KEY=VALUE` joined by spaces.
+
+    Empty where none do: the majority and scikit-learn's regression are there as outside checks.
+    """
+    keys = {
+        "the original recipe, split repaired": "impute.method=notebook",
+        "the original's network, split repaired": "head.name=conv impute.method=notebook",
+        "masked BCE": MASKED,
+        "conv heads, masked BCE": f"head.name=conv {MASKED}",
+        "oversampling, corrected": MASKED.replace("oversample=none", "oversample=label"),
+        "self-training, 2 rounds": "impute.rounds=2",
+    }
+    keys |= {title: MASKED.replace("=bce", f"={loss}") for loss, title in LOSSES.items()}
+    return keys.get(name, "")
+
+
 def default_contenders(bench: Bench) -> list[Contender]:
-    """What the recipe did, what the literature offers for blanks, an outside check, and ours."""
+    """What the recipe did, what the literature offers for blanks, an outside check, and mlc_jax."""
     by_loss: list[Contender] = [
         (title, lambda name=name: _by_loss(bench, name))  # type: ignore[misc]
         for name, title in LOSSES.items()
@@ -135,13 +155,13 @@ def default_contenders(bench: Bench) -> list[Contender]:
         *by_loss,
         ("self-training, 2 rounds", lambda: _complete(bench, rounds=2)),
         ("logistic regression (scikit-learn)", lambda: logistic_regression(bench)),
-        ours(bench),
+        mlc_jax(bench),
     ]
 
 
-def ours(bench: Bench) -> Contender:
-    """The impute job's own way."""
-    return "ours", lambda: _complete(bench)
+def mlc_jax(bench: Bench) -> Contender:
+    """What the impute job does with the same keys."""
+    return "mlc_jax", lambda: _complete(bench)
 
 
 def full_contenders(bench: Bench, conv: Bench) -> list[Contender]:
@@ -285,8 +305,8 @@ def _complete(bench: Bench, **impute: object) -> tuple[np.ndarray, np.ndarray]:
     """The impute job's own way, with keys of `config.impute` changed."""
     config = bench.config.copy_and_resolve_references()
     config.impute.update(impute)
-    config.impute.threshold = "fixed"
     if config.impute.method == "notebook":
+        config.impute.threshold = "fixed"
         config.oversample, config.oversample_ratio, config.impute.rounds = "label", 0.5, 0
     judgement = bench.judge(config, bench.values, bench.deal)
     return judgement.probabilities, judgement.cell_thresholds

@@ -44,6 +44,8 @@ def filling_rows(bench: Bench) -> Iterator[Taught]:
       bench: labels that cannot be fitted once cells are hidden teach nothing.
     """
     config, values = bench.config, bench.values
+    stage_2 = config.copy_and_resolve_references()
+    stage_2.oversample = "none"  # the default of configs/multilabel.py
     division = divide(bench.groups, values, 0.2, config.folds, config.seed)
     test = division.test
     human = values.copy()
@@ -67,7 +69,7 @@ def filling_rows(bench: Bench) -> Iterator[Taught]:
         for variant in VARIANTS:
             labels, weights = taught[variant]
             joint = joint_fit(
-                config,
+                stage_2,
                 Teaching(left[:, fitted], labels[:, fitted], weights[:, fitted]),
                 division.held_in,
                 division.splits,

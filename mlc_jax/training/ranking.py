@@ -21,7 +21,7 @@ from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.download import at_hand, cache_state
 from mlc_jax.models.published import PUBLISHED
 from mlc_jax.settings import cache_folder
-from mlc_jax.training.contenders import Answer, Bench, ask, ours
+from mlc_jax.training.contenders import Answer, Bench, ask, mlc_jax
 from mlc_jax.training.feeds import (
     choose_backbone,
     feature_shape_of,
@@ -196,7 +196,7 @@ def rank(
         own = bench if number == 0 else _with_features(bench, candidate, backbone, images, journal)
         now = journal.seconds.get("extract features", 0.0)
         with journal.phase("fit heads", 0, ""):
-            answer = ask(ours(own))
+            answer = ask(mlc_jax(own))
         leaves = jax.tree.leaves(backbone.params)
         ranked.append(
             Ranked(

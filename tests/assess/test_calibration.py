@@ -30,7 +30,7 @@ def _smoothed_regression(design: np.ndarray, labels: np.ndarray) -> LogisticRegr
     targets = np.where(
         labels == 1, (positives + 1) / (positives + 2), 1 / (labels.size - positives + 2)
     )
-    return LogisticRegression(C=1e12, tol=1e-12, max_iter=10_000, solver="newton-cholesky").fit(
+    return LogisticRegression(C=1e12, tol=1e-9, max_iter=10_000, solver="newton-cholesky").fit(
         np.concatenate([design, design]),
         np.repeat([1, 0], labels.size),
         sample_weight=np.concatenate([targets, 1 - targets]),
@@ -120,7 +120,7 @@ def test_labels_with_few_positives_share_the_slope_of_a_joint_fit() -> None:
         targets.append(np.where(labels[:, c] == 1, high, low))
     design, target = np.concatenate(stacked), np.concatenate(targets)
     joint = LogisticRegression(
-        C=1e12, tol=1e-12, max_iter=10_000, solver="newton-cholesky", fit_intercept=False
+        C=1e12, tol=1e-9, max_iter=10_000, solver="newton-cholesky", fit_intercept=False
     ).fit(
         np.concatenate([design, design]),
         np.repeat([1, 0], target.size),

@@ -83,7 +83,9 @@ def test_every_form_of_file_gives_the_same_table(tmp_path, separator, header, en
 def test_cell_is_a_value_or_an_error_that_names_it(tmp_path, text, value):
     path = write(tmp_path, f"filename,sea,sky\na.jpg,0,1\nb.jpg,1,{text}\n")
     if value is None:
-        with pytest.raises(LabelsError, match=r"row 3, column 3 \('sky'\).*true_values") as caught:
+        with pytest.raises(
+            LabelsError, match=r"row 3, column 3 \('sky'\).*missing_values"
+        ) as caught:
             read_labels(path)
         assert repr(text) in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -97,8 +99,58 @@ def test_configured_values(tmp_path):
     np.testing.assert_array_equal(file.table.values, [[1, 0, 1], [0, MISSING, 0]])
     with pytest.raises(ConfigError, match="false_values holds 'yes'"):
         read_labels(path, true_values=("yes",), false_values=("yes",))
-    with pytest.raises(ConfigError, match="true_values holds 'nan'"):
-        read_labels(path, true_values=("nan",))
+
+
+UNKNOWN = ("-1", "-1.0", "-", "--", ".", "unknown", "Uncertain", "unsure", "missing")
+NOT_AVAILABLE = ("N/A", "n/a", "#N/A", "null", "NULL", "None", "<NA>", "?", "NaN", "na")
+
+
+@pytest.mark.parametrize("word", UNKNOWN)
+def test_an_unknown_value_is_never_proposed_as_a_label(tmp_path, word):
+    path = write(tmp_path, f"filename,sea,sky\na.jpg,0,1\nb.jpg,1,{word}\n")
+    with pytest.raises(LabelsError, match=f"--config.data.missing_values={word} ") as caught:
+        read_labels(path)
+    assert "true_values" not in str(caught.value)
+    assert "false_values" not in str(caught.value)
+    file = read_labels(path, missing_values=(word,))
+    np.testing.assert_array_equal(file.table.values, [[0, 1], [1, MISSING]])
+
+
+@pytest.mark.parametrize("word", NOT_AVAILABLE)
+def test_not_available_is_missing_in_every_spelling(tmp_path, word):
+    path = write(tmp_path, f"filename,sea,sky\na.jpg,0,1\nb.jpg,1,{word}\n")
+    np.testing.assert_array_equal(read_labels(path).table.values, [[0, 1], [1, MISSING]])
+
+
+@pytest.mark.parametrize("word", ["0", "1", "", "NA", "0.0"])
+@pytest.mark.parametrize("key", ["true_values", "false_values", "missing_values"])
+def test_every_text_may_be_given_another_meaning(tmp_path, word, key):
+    path = write(tmp_path, f"filename,sea,sky\na.jpg,0,1\nb.jpg,1,{word}\n")
+    meaning = {"true_values": 1, "false_values": 0, "missing_values": MISSING}[key]
+    file = read_labels(path, **{key: (word,)})
+    assert file.table.values[1, 1] == meaning
+
+
+def test_minus_one_read_as_no_needs_a_meaning_of_0(tmp_path):
+    """1 yes, -1 no, 0 not known, as WIDER writes it: 0 must not be read as no unasked."""
+    path = write(tmp_path, "filename,sea\na.jpg,-1\nb.jpg,1\nc.jpg,0\n")
+    with pytest.raises(LabelsError, match="missing_values=0") as caught:
+        read_labels(path, false_values=("-1",))
+    assert "missing_values=-1" in str(caught.value)
+    stated = read_labels(path, false_values=("-1",), missing_values=("0",))
+    assert stated.table.values.ravel().tolist() == [0, 1, MISSING]
+    both = read_labels(path, false_values=("-1", "0"))
+    assert both.table.values.ravel().tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "header", ["id,0,1", "Photo,sea,NA", ",0,1", "filename,1,0", "image_id,0,1"]
+)
+def test_a_header_of_numbers_is_a_header(tmp_path, header):
+    file = read_labels(write(tmp_path, header + "\na.jpg,0,0\nb.jpg,1,NA\nc.jpg,,1\n"))
+    assert file.table.names == tuple(header.split(",")[1:])
+    assert file.table.filenames == ("a.jpg", "b.jpg", "c.jpg")
+    np.testing.assert_array_equal(file.table.values, [[0, 0], [1, MISSING], [MISSING, 1]])
 
 
 def test_bad_value_in_the_first_row_is_no_header(tmp_path):

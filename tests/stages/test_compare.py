@@ -4,14 +4,17 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 
 from configs.compare import get_config
+from configs.impute import get_config as impute_config
 from mlc_jax.assess.recovery import hide_cells, recovery_figures
 from mlc_jax.errors import WeightsError
 from mlc_jax.journal import Journal
@@ -21,13 +24,21 @@ from mlc_jax.models.download import cached_path
 from mlc_jax.models.published import PUBLISHED
 from mlc_jax.models.weights import write_weights
 from mlc_jax.settings import resolve
-from mlc_jax.stages import compare
+from mlc_jax.stages import compare, impute
 from mlc_jax.training import ranking
-from mlc_jax.training.contenders import Bench, Contender, logistic_regression, ours
+from mlc_jax.training.contenders import (
+    LOSSES,
+    Bench,
+    Contender,
+    keys_of,
+    logistic_regression,
+    mlc_jax,
+)
 from tests.report.pages import ATTRIBUTE, SCRIPT, Parsed, assert_inert, assert_offline
 from tests.small_networks import Small
 
 Configure = Callable[..., ConfigDict]
+LEAK = {"macro_roc_auc": 1.0, "seen": 1.0, "rows": 180, "honest_macro_roc_auc": 0.5}
 
 
 @pytest.fixture
@@ -118,6 +129,73 @@ def test_every_contender_answers(comparison: Configure, tmp_path: Path, rows: st
         assert leak["macro_roc_auc"] > leak["honest_macro_roc_auc"]
 
 
+def test_the_row_of_mlc_jax_is_what_impute_does_with_the_same_keys(
+    comparison: Configure, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every key left at its default but those that make the run small."""
+    monkeypatch.setattr(compare, "default_contenders", lambda bench: [mlc_jax(bench)])
+    monkeypatch.setattr(compare, "replay", lambda *_: LEAK)
+    config = comparison(impute__rounds=1)
+    (row,) = compare.run(config, tmp_path / "compare")["rows"]
+    same = impute_config()
+    same.update_from_flattened_dict(
+        {
+            key: config[key.split(".")[0]][key.split(".")[1]] if "." in key else config[key]
+            for key in (
+                *("data.labels", "data.images", "data.image_size", "backbone.name"),
+                *("backbone.weights", "features.views", "epochs", "folds", "batch_size"),
+                *("head.name", "impute.rounds"),
+            )
+        }
+    )
+    summary = impute.run(same, tmp_path / "impute")
+    assert row["auc"] == summary["oof"]["macro_roc_auc"]
+    cells = pd.read_csv(tmp_path / "impute" / "cells.csv")
+    known = cells[(cells["source"] == "observed") & cells["probability"].notna()]
+    right = (known["probability"] > known["threshold"]) == known["value"]
+    assert row["hamming_score"] == pytest.approx(right.mean(), rel=1e-12)
+    chance = np.where(known["value"] == 1, known["probability"], 1 - known["probability"])
+    assert row["log_loss"] == pytest.approx(-np.log(chance).mean(), rel=1e-9)
+
+
+def test_a_row_that_is_better_names_the_keys_to_set(
+    comparison: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One contender is given the truth, under the name of a loss; the other is left without."""
+
+    def blind(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(0)
+        return rng.random(bench.values.shape), np.full(bench.values.shape, 0.5)
+
+    def awake(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
+        said, cut = blind(bench)
+        return np.where(bench.values == 1, 0.8 + 0.1 * said, 0.1 + 0.1 * said), cut
+
+    rows = {"mlc_jax": blind, "Hill loss": awake, "majority": awake, "SPLC": blind}
+    monkeypatch.setattr(
+        compare,
+        "default_contenders",
+        lambda bench: [(name, partial(said, bench)) for name, said in rows.items()],
+    )
+    monkeypatch.setattr(compare, "replay", lambda *_: LEAK)
+    summary = compare.run(comparison(), tmp_path)
+    hill, majority = summary["better"]
+    assert hill.startswith("“Hill loss” is better than mlc_jax: macro AUC +0.")
+    assert "--config.loss.name=hill" in hill
+    assert majority.endswith("no key of the impute job gives it")
+    assert hill in Parsed(tmp_path / "report.html").text
+
+
+def test_the_keys_of_a_contender_are_keys_of_the_impute_job() -> None:
+    for name in (*LOSSES.values(), "masked BCE", "the original recipe, split repaired"):
+        config = impute_config()
+        pairs = (pair.split("=") for pair in keys_of(name).split())
+        config.update_from_flattened_dict(
+            {key: int(value) if value.isdigit() else value for key, value in pairs}
+        )
+        resolve(config, lambda _: None)
+
+
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty cache, and no published weights but those of two small networks."""
@@ -134,7 +212,7 @@ def published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def logistic(bench: Bench) -> Contender:
     """Heads that compile nothing."""
-    return "ours", lambda: logistic_regression(bench)
+    return "mlc_jax", lambda: logistic_regression(bench)
 
 
 def weights_file(path: Path, name: str, seed: int) -> Path:
@@ -144,7 +222,7 @@ def weights_file(path: Path, name: str, seed: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("heads", [logistic, pytest.param(ours, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("heads", [logistic, pytest.param(mlc_jax, marks=pytest.mark.slow)])
 def test_backbones_are_ranked_on_the_same_folds(
     comparison: Configure,
     published: Path,
@@ -152,7 +230,7 @@ def test_backbones_are_ranked_on_the_same_folds(
     heads: Callable[[Bench], Contender],
 ) -> None:
     """The same weights have the same figures in whichever company, named or from the cache."""
-    monkeypatch.setattr(ranking, "ours", heads)
+    monkeypatch.setattr(ranking, "mlc_jax", heads)
     mine = weights_file(published / "mine.safetensors", "fine", seed=1)
     weights_file(cached_path("coarse"), "coarse", seed=2)
 
