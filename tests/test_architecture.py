@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "loss_settings": {"errors"},
     "processes": {"errors", "interrupt"},
     "settings": {"errors", "loss_settings"},
-    "runtime": {"files"},
+    "runtime": {"errors", "files"},
     "data": GROUND,
     "assess": {"errors", "files"},
     "models": GROUND | {"data"},
@@ -42,7 +42,7 @@ MAY_IMPORT = {
     },
     "stages": GROUND | {"data", "assess", "models", "training", "report"},
     "main": GROUND | {"stages", "runtime"},
-    "doctor": GROUND | {"models", "training"},
+    "doctor": GROUND | {"models", "runtime", "training"},
     "api": GROUND | {"data", "assess", "models", "training", "report", "stages"},
     "__init__": {"api"},  # when a name of it is asked for
 }

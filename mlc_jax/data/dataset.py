@@ -238,13 +238,10 @@ def prepare_images(
     key = digest_json([VERSION, list(image_size), contents])[:32]
     place_of = {filename: place for place, filename in files}
     folder = cache / "datasets" / PreparedImages.name / key / VERSION
-    with exclusive(cache / "datasets" / f"{key}.lock", wait=True):
-        index = _read_index(folder)
-        if index is None:
-            # Not finished, or damaged; TFDS would take the folder for a whole one, or fail at it.
-            shutil.rmtree(folder, ignore_errors=True)
-        rejected: list[Rejected] = []
-        several: list[str] = []
+    rejected: list[Rejected] = []
+    several: list[str] = []
+
+    def make_builder() -> PreparedImages:
         tfds.disable_progress_bar()
         builder = PreparedImages(
             root=root,
@@ -257,9 +254,18 @@ def prepare_images(
             data_dir=str(cache / "datasets"),
         )
         assert Path(builder.data_dir) == folder
-        if index is None:
-            index = _write_set(builder, files, rejected, several)
-        source = _records_of(builder) if index["records"] else ()
+        return builder
+
+    # A finished set is read without a lock, so that its cache may be read-only.
+    index = _read_index(folder)
+    if index is None:
+        with exclusive(cache / "datasets" / f"{key}.lock", wait=True):
+            index = _read_index(folder)  # another run may have made it while this one waited
+            if index is None:
+                # Not finished, or damaged; TFDS would take the folder for a whole one, or fail.
+                shutil.rmtree(folder, ignore_errors=True)
+                index = _write_set(make_builder(), files, rejected, several)
+    source = _records_of(make_builder()) if index["records"] else ()
     refused = [
         Rejected(place_of[filename], reason, message)
         for filename, reason, message in index["rejected"]

@@ -78,12 +78,16 @@ class Results:
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Writes summary.json, which marks the results as finished; returns what it holds."""
-        files = sorted(str(file.relative_to(self._workdir)) for file in self._in_folders())
-        if files:
-            write_text(self._workdir / WRITTEN, "".join(f"{json.dumps(name)}\n" for name in files))
+        self.record()
         whole = {"finished": True, "stage": self._job, "run": self._run.digest} | summary
         write_json(self._workdir / SUMMARY, whole)
         return whole
+
+    def record(self) -> None:
+        """Notes which files the job has written into folders of its outputs."""
+        files = sorted(str(file.relative_to(self._workdir)) for file in self._in_folders())
+        if files:
+            write_text(self._workdir / WRITTEN, "".join(f"{json.dumps(name)}\n" for name in files))
 
     def _earlier(self) -> dict[str, Any]:
         """The summary that lies there; empty where there is none."""

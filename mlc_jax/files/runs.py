@@ -167,7 +167,8 @@ def finished_runs(near: Path, jobs: Sequence[str]) -> Iterator[Path]:
     while not around.is_dir() and around != around.parent:
         around = around.parent
     folders = [around, *_folders(around), *_folders(around.parent)]
-    return (folder for folder in dict.fromkeys(folders) if _is_finished(folder, jobs))
+    once = {folder.resolve(): folder for folder in reversed(folders)}
+    return (folder for folder in reversed(once.values()) if _is_finished(folder, jobs))
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlc_jax.errors import WorkdirError
 from mlc_jax.files.atomic import remove_partial, write_json, write_text
-from mlc_jax.files.lock import exclusive
+from mlc_jax.files.lock import exclusive, shared
 
 RECORD, ROWS, CHANGES = "run.json", "rows.jsonl", "changes.json"
 # What a run writes, the record of its inputs last: what is set aside when they have changed. Other
@@ -36,6 +36,11 @@ SHOWN = 5
 
 Row = tuple[str, str, str]
 """What decides one row: file name, digest of the image, its labels as text."""
+
+
+def reading(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Keeps jobs that write out of the directory of a finished run, which may be read-only."""
+    return shared(path / ".lock")
 
 
 @contextlib.contextmanager

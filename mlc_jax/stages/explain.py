@@ -95,6 +95,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         say(config, made, refused, journal)
         summary = results.finish(describe(config, trained, made, refused, journal))
         write_report(workdir)
+        results.record()  # the report's plots as well
         show(summary, workdir, journal)
         return summary
 

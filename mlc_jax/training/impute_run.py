@@ -12,7 +12,7 @@ from mlc_jax.data.labels import read_labels
 from mlc_jax.data.table import LabelTable
 from mlc_jax.errors import CheckpointError
 from mlc_jax.files.runs import Run
-from mlc_jax.files.workdir import owned
+from mlc_jax.files.workdir import reading
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.settings import cache_folder, training_config
@@ -85,7 +85,7 @@ def restore(run: Run, journal: Journal, *, own_table: bool, weights: str = "") -
         read.data.labels = str(run.workdir / "labels.csv")
         read.data.images = str(image_folder_of(run))
         # Of the file that the run was made from: the run's own holds 0, 1 and blanks.
-        read.data.true_values, read.data.false_values = (), ()
+        read.data.update(true_values=(), false_values=(), missing_values=())
     collection = without_filled(open_collection(read, cache_folder(), journal))
     backbone = choose_backbone(config, journal)
     check_inputs(run, run_inputs(config, collection, backbone))
@@ -112,7 +112,7 @@ def restore_heads(run: Run, restored: Restored, journal: Journal) -> Completion:
     """
     if not any((run.workdir / "checkpoints").glob("round_*/*")):
         raise CheckpointError(f"{run.named} has lost its checkpoints; impute again")
-    with owned(run.workdir):
+    with reading(run.workdir):
         return impute_collection(
             restored.config, run.workdir, restored.collection, restored.backbone, journal
         ).completion

@@ -358,7 +358,7 @@ def test_what_is_no_finished_impute_run_is_refused(
     finished: Finished, page: Page, tmp_path: Path
 ) -> None:
     for checkpoint in (tmp_path / "nothing", page[0]):
-        with pytest.raises(CheckpointError, match="holds no finished impute run"):
+        with pytest.raises(CheckpointError, match=r"a finished run of configs/impute\.py"):
             run_review(checkpoint, tmp_path / "review")
     before = bytes_of(finished[0])
     with pytest.raises(WorkdirError, match="holds a run of stage 'impute'"):
