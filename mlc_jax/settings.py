@@ -62,6 +62,9 @@ def training_config(stage: str) -> ConfigDict:
     config.data.true_values = ()  # texts that mean 1, beside 1 and 1.0
     config.data.false_values = ()  # texts that mean 0, beside 0 and 0.0
     config.data.missing_values = ()  # texts that mean missing, beside ?, NA, NaN, N/A, null, None
+    # A column of the labels file, or a file of two columns, file name and value:
+    config.data.groups = ""  # images that lie on one side of every split: patient, scene, product
+    config.data.split = ""  # train, val and test, or numbers of folds: used as given
 
     config.backbone = ConfigDict()
     # A name of `models/backbones.py`, or several joined by commas: their features side by side.

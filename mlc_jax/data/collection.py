@@ -1,5 +1,6 @@
 """A labelled collection: labels file and image folder joined, with all that was left out."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from mlc_jax.data.cells import read_cells, with_cells
 from mlc_jax.data.dataset import ImageSet, prepare_images
 from mlc_jax.data.demo import draw_demo
 from mlc_jax.data.labels import Conflict, Quarantined, read_labels
+from mlc_jax.data.splits import Given, check_split, group_numbers, make_split, read_given
 from mlc_jax.data.stream import Listing
 from mlc_jax.data.table import MISSING, LabelTable, Source
 from mlc_jax.errors import LabelsError
@@ -34,6 +36,8 @@ class Collection:
         beside the labels file; NaN for cells that no model filled.
       truth: the labels without blanks where they are known, of the demo only.
       conflicts: cells on which rows of the same file disagree; they are blank.
+      groups: which images the user says belong together, one text per image; None: not given.
+      split: the user's train, val and test, or fold numbers, likewise.
     """
 
     labels_file: Path
@@ -44,6 +48,8 @@ class Collection:
     confidence: np.ndarray
     truth: LabelTable | None
     conflicts: tuple[Conflict, ...]
+    groups: Given | None = None
+    split: Given | None = None
 
 
 def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collection:
@@ -76,6 +82,7 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
     if not image_folder.is_dir():
         raise LabelsError(f"config.data.images={str(image_folder)!r} is no folder")
     table, confidence = _histories(file.table, labels_file.parent / "cells.csv", journal)
+    groups, split = _groups_and_split(config, table, labels_file)
     with (
         leader_first(),
         journal.phase("prepare images", len(table.filenames), "images") as advance,
@@ -99,6 +106,8 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         journal.note(f"in {image_folder}, but in no row: {_first(unlisted)}")
     if noisy := _noise(table.select(images.places), images):
         journal.note(f"same pixels, other labels (label noise): {_first(noisy)}")
+    groups, split = (given and given.select(images.places) for given in (groups, split))
+    _say_given(groups, split, table.select(images.places), journal)
     truth = None if truth_file is None else read_labels(truth_file).table.select(images.places)
     return Collection(
         labels_file,
@@ -109,6 +118,8 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         confidence[images.places],
         truth,
         file.conflicts,
+        groups,
+        split,
     )
 
 
@@ -142,6 +153,45 @@ def _histories(
         f"{cells_file}: {int(filled.sum())} cells were filled by a model; no metric looks at them"
     )
     return table, confidence
+
+
+def _groups_and_split(
+    config: ConfigDict, table: LabelTable, labels_file: Path
+) -> tuple[Given | None, Given | None]:
+    """What `config.data.groups` and `config.data.split` give, checked before an image is decoded.
+
+    Raises:
+      ConfigError, LabelsError: see `read_given`, `make_split`, `check_split`.
+    """
+    columns: dict[str, tuple[str, ...]] = {}
+    groups, split = (
+        read_given(key, config.data[key], columns, table.filenames, labels_file)
+        for key in ("groups", "split")
+    )
+    if split is not None:
+        made = make_split(split, table.filenames)
+        if groups is not None:
+            check_split(groups, split, made, table.filenames, table.rows)
+    return groups, split
+
+
+def _say_given(
+    groups: Given | None, split: Given | None, table: LabelTable, journal: Journal
+) -> None:
+    """Says what was given, in numbers, and warns of images without a group."""
+    if groups is not None:
+        numbers = group_numbers(groups)
+        journal.note(
+            f"config.data.groups: {len(numbers)} images form {int(numbers.max()) + 1} groups, by "
+            f"{groups.source}; each lies in one fold, and is resampled as one"
+        )
+        alone = [name for name, v in zip(table.filenames, groups.values, strict=True) if not v]
+        if alone:
+            journal.warn(f"without a group, so each on its own: {_first(alone)}")
+    if split is not None:
+        counts = Counter(value.lower() for value in split.values)
+        told = ", ".join(f"{count} {value}" for value, count in sorted(counts.items()))
+        journal.note(f"config.data.split: {told}, by {split.source}; used as given")
 
 
 def _first(texts: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,8 +10,11 @@ from typing import Any, TypeVar
 from mlc_jax.errors import CheckpointError
 from mlc_jax.files.digest import digest_json
 
+PATHS = ("labels", "images", "groups", "split", "weights")
 SHOWN = 5
 SCANNED = 1000  # entries of one folder that are looked at for other runs
+
+_NAMES = ("", "imagenet", "random")  # what stands for no file
 
 Value = TypeVar("Value")
 
@@ -30,6 +33,7 @@ class Run:
       demo: whether its data are the embedded demo's.
       labels_file, image_folder: of its data, as absolute paths; where the run was moved and they
         are no longer there, the place that lies to the run as they did.
+      groups, split: config.data.groups and config.data.split, with paths likewise.
       weights_source: config.backbone.weights, with paths likewise.
       random: whether weights of its backbone were random.
     """
@@ -45,6 +49,8 @@ class Run:
     demo: bool
     labels_file: Path
     image_folder: Path
+    groups: str
+    split: str
     weights_source: str
     random: bool
 
@@ -59,22 +65,24 @@ class Run:
         return f"{self.key}={str(self.workdir)!r}"
 
 
-def run_paths(workdir: Path, labels: str, images: str, weights: str) -> dict[str, str]:
+def run_paths(workdir: Path, paths: Mapping[str, str]) -> dict[str, str]:
     """The record of a run's paths in summary.json: absolute, with where the run lay.
 
     Args:
       workdir: of the run.
-      labels, images: paths; empty for the embedded demo.
-      weights: config.backbone.weights: names and files, joined by commas.
+      paths: the values of `PATHS`. Labels and images are empty for the embedded demo; groups and
+        split may be columns; weights may be names, and several, joined by commas.
     """
-    return {
-        "workdir": str(workdir.absolute()),
-        "labels": labels and str(Path(labels).absolute()),
-        "images": images and str(Path(images).absolute()),
-        "weights": ",".join(
-            part if part.strip() in ("imagenet", "random") else str(Path(part.strip()).absolute())
-            for part in weights.split(",")
-        ),
+
+    def absolute(name: str, part: str) -> str:
+        is_name = name in ("groups", "split") and not Path(part).is_file()
+        return part if is_name or part in _NAMES else str(Path(part).absolute())
+
+    return {"workdir": str(workdir.absolute())} | {
+        name: ",".join(absolute(name, part.strip()) for part in value.split(","))
+        if name == "weights"
+        else absolute(name, value)
+        for name, value in paths.items()
     }
 
 
@@ -125,20 +133,18 @@ def open_run(
     for group in ("config", "config.data", "config.backbone"):
         _item(inputs, named, "run.json", group, dict)
     demo = of_summary("data.demo", bool)
+    stored = dict.fromkeys(PATHS, "")
+    then = workdir
     if "paths" in summary:
         then = Path(of_summary("paths.workdir", str))
-        labels, images, weights = (
-            of_summary(f"paths.{name}", str) for name in ("labels", "images", "weights")
-        )
+        stored |= {name: of_summary(f"paths.{name}", str) for name in PATHS}
     else:  # of an earlier version, which kept them as they were typed
-        then = workdir
-        labels, images, weights = (
-            of_summary(f"config.{name}", str)
-            for name in ("data.labels", "data.images", "backbone.weights")
-        )
+        for name in ("labels", "images"):
+            stored[name] = of_summary(f"config.data.{name}", str)
+        stored["weights"] = of_summary("config.backbone.weights", str)
     # The embedded demo's own files lie in the cache.
-    labels = labels or of_summary("data.labels_file", str)
-    images = images or of_summary("data.image_folder", str)
+    labels = stored["labels"] or of_summary("data.labels_file", str)
+    images = stored["images"] or of_summary("data.image_folder", str)
     return Run(
         workdir=workdir,
         job=job,
@@ -151,11 +157,10 @@ def open_run(
         demo=demo,
         labels_file=_found(labels, then, workdir),
         image_folder=_found(images, then, workdir),
+        groups=_found_name(stored["groups"], then, workdir),
+        split=_found_name(stored["split"], then, workdir),
         weights_source=",".join(
-            part
-            if part.strip() in ("imagenet", "random")
-            else str(_found(part.strip(), then, workdir))
-            for part in weights.split(",")
+            _found_name(part.strip(), then, workdir) for part in stored["weights"].split(",")
         ),
         random=of_summary("backbone.random", bool),
     )
@@ -210,6 +215,11 @@ def _item(record: dict[str, Any], named: str, file: str, path: str, kind: type[V
             "former one back, or run again into another --workdir"
         )
     return value
+
+
+def _found_name(name: str, then: Path, now: Path) -> str:
+    """A name, of weights or a column, as it is; an absolute path as `_found` finds it."""
+    return str(_found(name, then, now)) if Path(name).is_absolute() else name
 
 
 def _found(path: str, then: Path, now: Path) -> Path:

@@ -32,6 +32,8 @@ RUN_FILES = (
     ROWS,
     RECORD,
 )
+# Jobs whose results on a run lie in a folder of their name in it.
+READERS = ("evaluate", "predict", "explain", "review", "export")
 SHOWN = 5
 
 Row = tuple[str, str, str]
@@ -123,7 +125,8 @@ def _set_aside(workdir: Path, difference: str) -> None:
     write_json(file, {"changes": [*known, {"difference": difference, "folder": folder.name}]})
     folder.mkdir(exist_ok=True)
     # The record goes last, so that a run that is killed in between is refused again.
-    for name in RUN_FILES:
+    about = [name for name in READERS if (workdir / name / "summary.json").exists()]
+    for name in (*about, *RUN_FILES):
         if (workdir / name).exists():
             (workdir / name).rename(folder / name)
 

@@ -37,6 +37,9 @@ from mlc_jax.training.feeds import (
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.provenance import plain
 
+CHECKED = ("labels", "images", "weights", "groups", "split")
+"""Digests of what a run was made from, in run.json."""
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedRun:
@@ -180,6 +183,7 @@ def run_config(run: Run, weights: str = "") -> ConfigDict:
         return tuple(as_given(item) for item in value) if isinstance(value, list) else value
 
     config = ConfigDict(as_given(_merged(plain(training_config(run.job)), run.inputs["config"])))
+    config.data.groups, config.data.split = run.groups, run.split
     drawn = run.demo and not run.summary["config"]["data"]["labels"]
     config.data.labels = "" if drawn else str(run.labels_file)
     config.data.images = "" if drawn else str(run.image_folder)
@@ -214,8 +218,8 @@ def check_inputs(run: Run, now: Mapping[str, Any]) -> None:
     Raises:
       CheckpointError: they are others.
     """
-    then = {"labels": run.labels, "images": run.images, "weights": run.weights}
-    changed = [name for name in now if name in then and now[name] != then[name]]
+    then = {name: run.inputs.get(name) for name in CHECKED}
+    changed = [name for name in CHECKED if name in now and now[name] != then[name]]
     if changed:
         raise CheckpointError(
             f"{run.named}: its {' and '.join(changed)} have changed since; put the former ones "

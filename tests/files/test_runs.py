@@ -19,7 +19,14 @@ def make_run(workdir: Path, job: str = "multilabel", **inputs: str) -> Path:
     (data / "labels.csv").touch()
     workdir.mkdir(parents=True)
     paths = run_paths(
-        workdir, str(data / "labels.csv"), str(data / "images"), f"imagenet,{data}/w.h5"
+        workdir,
+        {
+            "labels": str(data / "labels.csv"),
+            "images": str(data / "images"),
+            "groups": "patient",
+            "split": str(data / "labels.csv"),
+            "weights": f"imagenet,{data}/w.h5",
+        },
     )
     summary = {
         "finished": True,
@@ -55,15 +62,20 @@ def test_paths_are_found_where_they_were_and_relative_to_a_run_that_moved(tmp_pa
         run = open_run(tmp_path / place / "run")
         assert run.labels_file == tmp_path / place / "data" / "labels.csv"
         assert run.image_folder == tmp_path / place / "data" / "images"
+        assert (run.groups, run.split) == ("patient", str(run.labels_file))
         assert run.weights_source == f"imagenet,{tmp_path / place}/data/w.h5"
 
 
 def test_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run_paths(Path("run"), "d/labels.csv", "", "imagenet, w.h5") == {
+    (tmp_path / "patients.csv").touch()
+    paths = {"labels": "d/labels.csv", "images": "", "groups": "patients.csv", "split": "site"}
+    assert run_paths(Path("run"), paths | {"weights": "imagenet, w.h5"}) == {
         "workdir": str(tmp_path / "run"),
         "labels": str(tmp_path / "d" / "labels.csv"),
         "images": "",
+        "groups": str(tmp_path / "patients.csv"),
+        "split": "site",
         "weights": f"imagenet,{tmp_path / 'w.h5'}",
     }
 
