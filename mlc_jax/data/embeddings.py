@@ -67,6 +67,7 @@ class EmbeddingSet:
       rejected: what was left out and why.
       several: nothing; features have no frames.
       image_size: (1, 1), the size of what stands for an image.
+      files_digest: the same as `digest`.
       array: float [N, views, C], mapped from disk.
     """
 
@@ -83,6 +84,7 @@ class EmbeddingSet:
         self.rejected = tuple(rejected)
         self.several: tuple[str, ...] = ()
         self.image_size = (1, 1)
+        self.files_digest = self.digest()  # there are no other files
 
     def __len__(self) -> int:
         return len(self.filenames)
