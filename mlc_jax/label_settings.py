@@ -1,0 +1,95 @@
+"""How a label file is to be read: the keys of `config.data` about it, and their checks."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from mlc_jax.errors import ConfigError
+
+CHOICES = {
+    "blank": ("", "missing", "false"),
+    "absent": ("", "missing", "false"),
+    "uncertain": ("", "missing", "true", "false"),
+    "annotators": ("majority", "agree", "first"),
+    "match": ("", "path", "name", "stem"),
+}
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Everything that decides what a label file means; the fields are keys of `config.data`.
+
+    Attributes:
+      format: of the file, or auto.
+      encoding: of a text file; empty: UTF-8, UTF-16 or latin-1, found out.
+      file_column, label_columns, ignore_columns, tags_column, annotator_column: names of columns.
+      tags_separator: between the tags of one cell; empty: found out.
+      names: of the labels, where the file has none, in order; or one file with a name per line.
+      true_values, false_values, missing_values: texts that mean 1, 0 and missing, in any case.
+      blank: what an empty cell means; empty: missing.
+      absent: what it means that a list or an export does not name a label; empty: not stated.
+      uncertain: what -1 and words of doubt mean; empty: not stated.
+      soft: (low, high): numbers up to low are 0, from high on 1, missing between.
+      annotators: majority, agree (all must) or first, where rows of one image differ.
+      suffix, prefix: put around every file name.
+      match: path, name (its last part) or stem (that without suffix); empty: found out.
+
+    Raises:
+      ConfigError: a value that cannot be used.
+    """
+
+    format: str = "auto"
+    encoding: str = ""
+    file_column: str = ""
+    label_columns: tuple[str, ...] = ()
+    ignore_columns: tuple[str, ...] = ()
+    tags_column: str = ""
+    tags_separator: str = ""
+    annotator_column: str = ""
+    names: tuple[str, ...] = ()
+    true_values: tuple[str, ...] = ()
+    false_values: tuple[str, ...] = ()
+    missing_values: tuple[str, ...] = ()
+    blank: str = ""
+    absent: str = ""
+    uncertain: str = ""
+    soft: tuple[float, ...] = ()
+    annotators: str = "majority"
+    suffix: str = ""
+    prefix: str = ""
+    match: str = ""
+
+    def __post_init__(self) -> None:
+        for key, choices in CHOICES.items():
+            value = getattr(self, key)
+            if value not in choices:
+                raise ConfigError(
+                    f"config.data.{key}={value!r} cannot be used; expected "
+                    f"{', '.join(choice or 'nothing' for choice in choices)}"
+                )
+        if self.soft and not (
+            len(self.soft) == 2
+            and all(isinstance(number, int | float) for number in self.soft)
+            and 0 <= self.soft[0] <= self.soft[1] <= 1
+            and math.isfinite(self.soft[1])
+        ):
+            raise ConfigError(
+                f"config.data.soft={self.soft!r} cannot be used; expected LOW,HIGH with "
+                "0 <= LOW <= HIGH <= 1"
+            )
+
+    @staticmethod
+    def of(keys: Mapping[str, Any]) -> "ReadOptions":
+        """The options among the keys of `config.data`; a run of an older version lacks some."""
+        given: dict[str, Any] = {}
+        for field in fields(ReadOptions):
+            value = keys.get(field.name, field.default)
+            if isinstance(field.default, tuple):
+                value = (value,) if isinstance(value, str) else tuple(_flat(value))
+            given[field.name] = value
+        return ReadOptions(**given)
+
+
+def _flat(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, Iterable) else (value,)
