@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         speed = f"{images_per_second(backbone, options.seconds):.2g}" if options.seconds else ""
         print(
             f"| `{name}` | {parameters(name):,} | {features} | {speed} | "
-            f"{PUBLISHED[name].licence} |",
+            f"{PUBLISHED[name].licence if name in PUBLISHED else ''} |",
             flush=True,
         )
     return 0

@@ -12,7 +12,9 @@ from flax import nnx
 
 from mlc_jax.errors import ConfigError
 from mlc_jax.files.digest import digest_json
-from mlc_jax.models.convnext import BASE, TINY, ConvNeXt
+from mlc_jax.models.convnext import BASE, TINY, ConvNeXt, DINOv3ConvNeXt
+from mlc_jax.models.convnext import LARGE as LARGE_STAGES
+from mlc_jax.models.convnext import SMALL as SMALL_STAGES
 from mlc_jax.models.download import imagenet_weights
 from mlc_jax.models.efficientnet import EfficientNet
 from mlc_jax.models.efficientnet_v2 import B_STAGES, S_STAGES, EfficientNetV2
@@ -26,10 +28,16 @@ from mlc_jax.models.preprocess import PREPROCESS
 from mlc_jax.models.random_weights import random_weights
 from mlc_jax.models.resnet import ResNet50, ResNet50V2
 from mlc_jax.models.vgg import VGG, VGG16_BLOCKS, VGG19_BLOCKS
+from mlc_jax.models.vit import VisionTransformer
+from mlc_jax.models.vit_spec import clip, dinov2, dinov3, siglip, supervised
 from mlc_jax.models.weights import Params, read_weights
 from mlc_jax.models.xception import Xception
 
-# Keras's class name in snake case, and how the network is built.
+# Small, base and large: width, depth and attention heads (arXiv:2010.11929, table 1).
+_S, _B, _L = (384, 12, 6), (768, 12, 12), (1024, 24, 16)
+
+# How each network is built, by its name: Keras's class name in snake case; of transformers who made
+# them, the size, and the side of a patch.
 NETWORKS: dict[str, Callable[[], Network]] = {
     "vgg16": partial(VGG, VGG16_BLOCKS),
     "vgg19": partial(VGG, VGG19_BLOCKS),
@@ -55,6 +63,34 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "xception": Xception,
     "convnext_tiny": partial(ConvNeXt, "convnext_tiny", TINY),
     "convnext_base": partial(ConvNeXt, "convnext_base", BASE),
+    "dinov2_s14": partial(VisionTransformer, dinov2(*_S)),
+    "dinov2_b14": partial(VisionTransformer, dinov2(*_B)),
+    "dinov2_l14": partial(VisionTransformer, dinov2(*_L)),
+    "dinov2_s14_registers": partial(VisionTransformer, dinov2(*_S, registers=4)),
+    "dinov2_b14_registers": partial(VisionTransformer, dinov2(*_B, registers=4)),
+    "dinov2_l14_registers": partial(VisionTransformer, dinov2(*_L, registers=4)),
+    "dinov3_s16": partial(VisionTransformer, dinov3(*_S)),
+    "dinov3_s16_plus": partial(VisionTransformer, dinov3(*_S, gated=True)),
+    "dinov3_b16": partial(VisionTransformer, dinov3(*_B)),
+    "dinov3_l16": partial(VisionTransformer, dinov3(*_L)),
+    "dinov3_convnext_tiny": partial(DINOv3ConvNeXt, TINY),
+    "dinov3_convnext_small": partial(DINOv3ConvNeXt, SMALL_STAGES),
+    "dinov3_convnext_base": partial(DINOv3ConvNeXt, BASE),
+    "dinov3_convnext_large": partial(DINOv3ConvNeXt, LARGE_STAGES),
+    "siglip2_b16": partial(VisionTransformer, siglip(16, *_B, 3072)),
+    "siglip2_so400m14": partial(VisionTransformer, siglip(14, 1152, 27, 16, 4304)),
+    "clip_b32": partial(VisionTransformer, clip(32, *_B, "quick_gelu")),
+    "clip_b16": partial(VisionTransformer, clip(16, *_B, "quick_gelu")),
+    "clip_l14": partial(VisionTransformer, clip(14, *_L, "quick_gelu")),
+    "clip_b32_laion": partial(VisionTransformer, clip(32, *_B, "gelu")),
+    "clip_b16_laion": partial(VisionTransformer, clip(16, *_B, "gelu")),
+    "clip_l14_laion": partial(VisionTransformer, clip(14, *_L, "gelu")),
+    "deit3_s16": partial(VisionTransformer, supervised(*_S, True, "torch")),
+    "deit3_b16": partial(VisionTransformer, supervised(*_B, True, "torch")),
+    "deit3_l16": partial(VisionTransformer, supervised(*_L, True, "torch")),
+    "vit_s16_augreg": partial(VisionTransformer, supervised(*_S, False, "tf")),
+    "vit_b16_augreg": partial(VisionTransformer, supervised(*_B, False, "tf")),
+    "vit_l16_augreg": partial(VisionTransformer, supervised(*_L, False, "tf")),
 }
 
 

@@ -57,6 +57,8 @@ def imagenet_weights(name: str) -> Path:
       WeightsError: the file is not in the cache and cannot be downloaded, or a byte of it is wrong;
         the message says which URL to fetch and which path to put it at.
     """
+    if name not in PUBLISHED:
+        raise WeightsError(f"no weights of {name} are published by Keras; give a file of them")
     published, path = PUBLISHED[name], cached_path(name)
     if path.exists():
         check_digest(path, published)

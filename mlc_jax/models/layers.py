@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mlc_jax.models.stored import Stored
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 Padding = tuple[int, int] | None
@@ -68,6 +70,11 @@ class Network(nnx.Module):
     def torch_layers(self) -> dict[str, str]:
         """Keras's layer names to torchvision's ("block1_conv1": "features.0"); empty if unknown."""
         return {}
+
+    def hub_arrays(self, found: dict[str, Stored]) -> dict[str, Stored] | None:
+        """Our arrays of a file in the names of the Hugging Face Hub; None where none are known."""
+        del found
+        return None
 
     def __call__(self, x: jax.Array, layer: str = "") -> jax.Array:
         """Features of prepared images.

@@ -1,4 +1,4 @@
-"""Weight files: Keras's legacy HDF5, safetensors in torchvision's or our own names, torch's .pth.
+"""Weight files: Keras's legacy HDF5, safetensors in the Hub's, torchvision's or our names, .pth.
 
 Files are untrusted. Nothing in them is executed, every shape is checked before its values are read,
 and everything that does not fit is collected and said at once.
@@ -8,7 +8,7 @@ import contextlib
 import functools
 import importlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,9 +26,9 @@ from mlc_jax.files.digest import digest_file
 from mlc_jax.models.hdf5 import keras_layers, open_guarded
 from mlc_jax.models.layers import LayerSpec, Network, layer_specs
 from mlc_jax.models.preprocess import PREPROCESS
+from mlc_jax.models.stored import OIHW_TO_HWIO, Stored, transposed
 
 OUR_FORMAT = "mlc_jax"
-OIHW_TO_HWIO = (2, 3, 1, 0)
 MAX_HEADER_BYTES = 4 << 20
 MAX_PROBLEMS = 20
 
@@ -48,14 +48,6 @@ class Weights:
     params: Params
     preprocess: str
     digest: str
-
-
-class Stored(NamedTuple):
-    """An array in a file, not yet read."""
-
-    shape: tuple[int, ...]
-    floating: bool
-    read: Callable[[], np.ndarray]
 
 
 class Contents(NamedTuple):
@@ -229,7 +221,9 @@ def _torch(path: Path, name: str, network: Network) -> Iterator[Contents]:
 
 
 def _from_torch(path: Path, name: str, network: Network, found: dict[str, Stored]) -> Contents:
-    """Our names for torchvision's, and HWIO kernels for its OIHW."""
+    """Our names for the Hub's or torchvision's, and HWIO kernels for OIHW."""
+    if (arrays := network.hub_arrays(found)) is not None:
+        return Contents(arrays, network.preprocess)
     layers = network.torch_layers()
     if not layers:
         raise WeightsError(
@@ -243,16 +237,8 @@ def _from_torch(path: Path, name: str, network: Network, found: dict[str, Stored
     for key, stored in found.items():
         if key.split(".")[0] in network.top:
             continue
-        if len(stored.shape) == 4:
-            height_first = tuple(stored.shape[axis] for axis in OIHW_TO_HWIO)
-            read = functools.partial(_transposed, stored.read)
-            stored = Stored(height_first, stored.floating, read)
-        arrays[renamed.get(key, key)] = stored
+        arrays[renamed.get(key, key)] = transposed(stored, OIHW_TO_HWIO)
     return Contents(arrays, "torch")
-
-
-def _transposed(read: Callable[[], np.ndarray]) -> np.ndarray:
-    return read().transpose(OIHW_TO_HWIO)
 
 
 def _mismatches(arrays: dict[str, Stored], expected: dict[str, tuple[int, ...]]) -> list[str]:

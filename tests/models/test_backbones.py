@@ -1,5 +1,8 @@
 """Backbones by name: random weights, frozen statistics, and names and sizes that cannot be."""
 
+import itertools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +72,49 @@ def test_what_a_network_says_of_itself_is_so(name: str) -> None:
     assert network.preprocess in PREPROCESS
     assert network.top
     assert not set(network.top) & set(names)
+
+
+# Millions of parameters, by the papers' tables and the projects' READMEs: DINOv2 (table 1 of its
+# README), DINOv3 (table of pretrained models in its README), DeiT III (table 1), ViT (table 1).
+# Those of CLIP and SigLIP 2 are of the image towers in timm's table of results.
+MILLIONS = {
+    "dinov2_s14": 21,
+    "dinov2_b14": 86,
+    "dinov2_l14": 300,
+    "dinov2_s14_registers": 21,
+    "dinov2_b14_registers": 86,
+    "dinov2_l14_registers": 300,
+    "dinov3_s16": 21,
+    "dinov3_s16_plus": 29,
+    "dinov3_b16": 86,
+    "dinov3_l16": 300,
+    "dinov3_convnext_tiny": 29,
+    "dinov3_convnext_small": 50,
+    "dinov3_convnext_base": 89,
+    "dinov3_convnext_large": 198,
+    "siglip2_b16": 93,
+    "siglip2_so400m14": 428,
+    "clip_b32": 88,
+    "clip_b16": 86,
+    "clip_l14": 304,
+    "clip_b32_laion": 88,
+    "clip_b16_laion": 86,
+    "clip_l14_laion": 304,
+    "deit3_s16": 22,
+    "deit3_b16": 87,
+    "deit3_l16": 304,
+    "vit_s16_augreg": 22,
+    "vit_b16_augreg": 86,
+    "vit_l16_augreg": 304,
+}
+
+
+@pytest.mark.parametrize("name", MILLIONS)
+def test_transformers_have_the_published_number_of_parameters(name: str) -> None:
+    """Classifiers, which are not read, are up to 1.1 million of what was published."""
+    shapes = itertools.chain(*(spec.shapes.values() for spec in layer_specs(NETWORKS[name]())))
+    millions = sum(math.prod(shape) for shape in shapes) / 1e6
+    assert millions == pytest.approx(MILLIONS[name], rel=0.05, abs=1.2)
 
 
 def test_vgg16_has_torchvision_s_numbers() -> None:

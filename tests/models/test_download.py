@@ -142,7 +142,7 @@ def test_the_digests_are_those_that_keras_pins(name: str) -> None:
 
 
 def test_every_backbone_is_published_and_no_other() -> None:
-    assert list(PUBLISHED) == list(NETWORKS)
+    assert list(PUBLISHED) == [name for name in NETWORKS if name in MODELS]
     assert len({published.file for published in PUBLISHED.values()}) == len(PUBLISHED)
     digests = [published.digest for published in PUBLISHED.values() if published.digest]
     assert len(set(digests)) == len(digests)

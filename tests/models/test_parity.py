@@ -63,7 +63,7 @@ def relative_error(ours: jax.Array, theirs: np.ndarray) -> float:
 
 def cases() -> list[Any]:
     """The smallest backbone of each kind at three sizes, the others at one."""
-    chosen = {name: (ODD, DEFAULT, SMALL) if name in SMALLEST else (ODD,) for name in NETWORKS}
+    chosen = {name: (ODD, DEFAULT, SMALL) if name in SMALLEST else (ODD,) for name in MODELS}
     chosen["xception"] = (ODD, DEFAULT)
     return [
         pytest.param(
@@ -133,6 +133,11 @@ KERAS_PREPROCESS = {
     },
     "unit": keras.layers.Rescaling(1 / 255),
     "tf128": keras.layers.Rescaling(1 / 128, -1),
+    # Of openai/clip-vit-base-patch32's preprocessor_config.json.
+    "clip": keras.layers.Normalization(
+        mean=[255 * mean for mean in (0.48145466, 0.4578275, 0.40821073)],
+        variance=[(255 * std) ** 2 for std in (0.26862954, 0.26130258, 0.27577711)],
+    ),
 }
 
 
