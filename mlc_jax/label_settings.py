@@ -1,6 +1,9 @@
 """How a label file is to be read: the keys of `config.data` about it, and their checks."""
 
+import csv
+import io
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -34,6 +37,8 @@ class ReadOptions:
       annotators: majority, agree (all must) or first, where rows of one image differ.
       suffix, prefix: put around every file name.
       match: path, name (its last part) or stem (that without suffix); empty: found out.
+      used_columns: what `groups` and `split` name: columns that are no labels, if there are such.
+      ours: the file is a labels.csv of ours: a header, file names first, then labels alone.
 
     Raises:
       ConfigError: a value that cannot be used.
@@ -59,6 +64,8 @@ class ReadOptions:
     suffix: str = ""
     prefix: str = ""
     match: str = ""
+    used_columns: tuple[str, ...] = ()
+    ours: bool = False
 
     def __post_init__(self) -> None:
         for key, choices in CHOICES.items():
@@ -83,13 +90,28 @@ class ReadOptions:
     def of(keys: Mapping[str, Any]) -> "ReadOptions":
         """The options among the keys of `config.data`; a run of an older version lacks some."""
         given: dict[str, Any] = {}
-        for field in fields(ReadOptions):
+        for field in fields(ReadOptions)[:-2]:
             value = keys.get(field.name, field.default)
             if isinstance(field.default, tuple):
                 value = (value,) if isinstance(value, str) else tuple(_flat(value))
             given[field.name] = value
+        used = (keys.get("groups", ""), keys.get("split", ""))
+        given["used_columns"] = tuple(name for name in used if name)
         return ReadOptions(**given)
+
+
+OURS = ReadOptions(ours=True)
 
 
 def _flat(value: Any) -> Iterable[Any]:
     return value if isinstance(value, Iterable) else (value,)
+
+
+def flag(key: str, *texts: str) -> str:
+    """`--config.data.KEY=…` as a shell takes it, with one or several texts."""
+    value = texts[0]
+    if isinstance(ReadOptions.__dataclass_fields__[key].default, tuple):
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(texts)
+        value = line.getvalue()
+    return shlex.quote(f"--config.data.{key}={value}")

@@ -1,4 +1,4 @@
-"""Single statements about images and labels, made into a table; what is not named is asked about."""
+"""Single statements about images and labels, made into a table; what is not named is asked."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -84,6 +84,11 @@ def table_of(
     shape = (len(places), len(labels))
     if shape[0] * shape[1] > MAX_CELLS:
         raise LabelsError(f"{where}: {shape[0]} images and {shape[1]} labels are too many")
+    if all(name.isdecimal() for name in labels):  # numbers of classes, in their order
+        places_of = {name: place for place, name in enumerate(sorted(labels, key=int))}
+        new = [places_of[name] for name in labels]
+        statements = [s._replace(label=new[s.label]) for s in statements]
+        labels = places_of
     names = tuple(labels)
     values, named = _dense(shape, statements, options)
     annotated = np.array(seen, np.bool_)

@@ -67,7 +67,9 @@ def merge_rows(filenames: list[str], values: np.ndarray, rule: str) -> Votes:
             )
             merged = np.where(split & (zeros > ones), 0, merged)
         lost = split & (merged == MISSING)
-        disputed += [(positions[0], label, tuple(positions)) for label in np.flatnonzero(lost)]
+        disputed += [
+            (positions[0], label, tuple(positions)) for label in np.flatnonzero(lost).tolist()
+        ]
         decided += int((split & ~lost).sum())
         values[positions[0]] = merged
         keep[positions[1:]] = False

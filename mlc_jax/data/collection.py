@@ -10,11 +10,14 @@ from ml_collections import ConfigDict
 from mlc_jax.data.cells import read_cells, with_cells
 from mlc_jax.data.dataset import ImageSet, prepare_images
 from mlc_jax.data.demo import draw_demo
-from mlc_jax.data.labels import Conflict, Quarantined, read_labels
+from mlc_jax.data.labels import Conflict, read_labels, refuse_without_zeros
+from mlc_jax.data.raw_table import Quarantined
+from mlc_jax.data.receipt import Receipt
 from mlc_jax.data.stream import Listing
 from mlc_jax.data.table import MISSING, LabelTable, Source
 from mlc_jax.errors import LabelsError
 from mlc_jax.journal import Journal
+from mlc_jax.label_settings import OURS, ReadOptions
 from mlc_jax.processes import leader_first
 
 SHOWN = 10
@@ -33,6 +36,8 @@ class Collection:
         beside the labels file; NaN for cells that no model filled.
       truth: the labels without blanks where they are known, of the demo only.
       conflicts: cells on which rows of the same file disagree; they are blank.
+      extra_columns: columns of the label file that hold no labels, by name: one text per image.
+      receipt: what the label file was read as.
     """
 
     labels_file: Path
@@ -43,6 +48,8 @@ class Collection:
     confidence: np.ndarray
     truth: LabelTable | None
     conflicts: tuple[Conflict, ...]
+    extra_columns: dict[str, tuple[str, ...]]
+    receipt: Receipt
 
 
 def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collection:
@@ -63,16 +70,23 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         with leader_first(), journal.phase("draw the demo", 0, ""):
             demo = draw_demo(cache / "demo")
         labels_file, image_folder, truth_file = demo.labels, demo.images, demo.truth
-    file = read_labels(
-        labels_file,
-        true_values=tuple(config.data.true_values),
-        false_values=tuple(config.data.false_values),
-        missing_values=tuple(config.data.get("missing_values", ())),  # older runs lack it
-    )
-    journal.note(f"{labels_file}: {', '.join(file.notes)}")
     if not image_folder.is_dir():
         raise LabelsError(f"config.data.images={str(image_folder)!r} is no folder")
-    table, confidence = _histories(file.table, labels_file.parent / "cells.csv", journal)
+    listed = [name for _, name in Listing(image_folder, image_folder)]
+    cells_file = labels_file.parent / "cells.csv"
+    options = ReadOptions.of(config.data)
+    if labels_file.is_file() and cells_file.exists():
+        # A completed table: every column is a label, whatever its name, and every text is ours.
+        options = ReadOptions(label_columns=tuple(read_cells(cells_file)["label"].unique()))
+    file = read_labels(
+        config.data.labels or labels_file, options, images=image_folder, listed=listed
+    )
+    if not cells_file.exists():
+        refuse_without_zeros(file, options, str(labels_file))
+    journal.note(f"{labels_file}: {', '.join(file.notes)}")
+    for line in file.receipt.lines():
+        journal.note(line)
+    table, confidence = _histories(file.table, cells_file, journal)
     with (
         leader_first(),
         journal.phase("prepare images", len(table.filenames), "images") as advance,
@@ -92,11 +106,13 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
     _check_budget(quarantine, hints, len(images), config.data.max_bad_fraction, journal)
     if images.several:
         journal.note(f"of several frames the first is taken: {_first(images.several)}")
-    if unlisted := _unlisted(image_folder, set(table.filenames)):
+    if unlisted := _unlisted(listed, set(table.filenames)):
         journal.note(f"in {image_folder}, but in no row: {_first(unlisted)}")
     if noisy := _noise(table.select(images.places), images):
         journal.note(f"same pixels, other labels (label noise): {_first(noisy)}")
-    truth = None if truth_file is None else read_labels(truth_file).table.select(images.places)
+    truth = (
+        None if truth_file is None else read_labels(truth_file, OURS).table.select(images.places)
+    )
     return Collection(
         labels_file,
         image_folder,
@@ -106,6 +122,11 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         confidence[images.places],
         truth,
         file.conflicts,
+        {
+            column: tuple(texts[place] for place in images.places.tolist())
+            for column, texts in file.extra_columns.items()
+        },
+        file.receipt,
     )
 
 
@@ -147,9 +168,9 @@ def _first(texts: Sequence[str]) -> str:
     return f"{len(texts)} ({', '.join(texts[:SHOWN])}{more})"
 
 
-def _unlisted(folder: Path, listed: set[str]) -> list[str]:
+def _unlisted(listed: Sequence[str], named: set[str]) -> list[str]:
     """Images that lie in the folder or in folders of it and are named in no row."""
-    return [name for _, name in Listing(folder, folder) if name not in listed]
+    return [name for name in listed if name not in named]
 
 
 def _noise(table: LabelTable, images: ImageSet) -> list[str]:
@@ -180,7 +201,15 @@ def _check_budget(
     )
     told = f"{len(quarantine)} of {total} rows cannot be used: {first}"
     if not usable or len(quarantine) > budget * total:
+        reasons = {item.reason for item in quarantine}
+        if not usable and reasons == {"absent"}:
+            raise LabelsError(
+                f"{told}; none of these names is in the image folder: give the folder that holds "
+                "the images, or say how their names differ with --config.data.suffix=.jpg, "
+                "config.data.prefix or config.data.file_column"
+            )
         raise LabelsError(
-            f"{told}; config.data.max_bad_fraction={budget} allows fewer: mend them, or raise it"
+            f"{told}; config.data.max_bad_fraction={budget} allows fewer: mend them"
+            + (", or raise it" if usable else "")
         )
     journal.note(f"{told}; see quarantine.csv")

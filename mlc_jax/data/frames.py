@@ -11,6 +11,7 @@ from mlc_jax.data.delimited import csv_line, shown
 from mlc_jax.data.labels import read_labels
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import LabelsError
+from mlc_jax.label_settings import OURS
 
 # The completed tables that were given out. Pandas loses a mark in `attrs` on the way through
 # concat, join and the constructor, so a frame is recognised by the cells that it holds.
@@ -22,7 +23,7 @@ def completed_frame(labels_file: Path) -> pd.DataFrame:
 
     `labels_text` recognises what is made of it.
     """
-    table = read_labels(labels_file).table
+    table = read_labels(labels_file, OURS).table
     values = pd.DataFrame(
         table.values,
         index=pd.Index(table.filenames, name="filename"),

@@ -1,4 +1,4 @@
-"""Which column of a table holds what: file names, labels, tags, annotators, and what is no label."""
+"""Which column of a table holds what: file names, labels, tags, annotators, or no labels."""
 
 import re
 from collections import Counter
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mlc_jax.data.delimited import csv_line, shown
 from mlc_jax.data.meanings import Meanings
 from mlc_jax.errors import ConfigError, LabelsError
-from mlc_jax.label_settings import ReadOptions
+from mlc_jax.label_settings import ReadOptions, flag
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 SPACE_REMEDY = (
@@ -127,6 +127,11 @@ def find_layout(
         hold labels or not.
       ConfigError: the options name a column that is not there.
     """
+    if options.ours:
+        names = tuple(name.strip() for name in sample[0])
+        layout = Layout(names, True, 0, tuple(range(1, len(names))))
+        _check_names(where, layout)
+        return layout
     header = _is_header(sample, options, meanings)
     body = sample[1:] if header else sample
     if _is_ragged(sample, header, meanings):
@@ -251,7 +256,9 @@ def _assign(
         plain = _normal(name)
         if number in (layout.file, layout.tags, layout.annotator):
             continue
-        if name in options.ignore_columns:
+        if name and name in options.used_columns:
+            layout.left_out[number] = "config.data.groups or config.data.split names it"
+        elif name in options.ignore_columns:
             layout.left_out[number] = "config.data.ignore_columns names it"
         elif options.label_columns:
             if name in options.label_columns:
@@ -268,14 +275,20 @@ def _assign(
             layout.annotator = number
         elif plain in NO_LABELS:
             layout.left_out[number] = "its name says that it is no label"
+        elif plain == "confidence" and any(_normal(other) in LONG_LABELS for other in names):
+            labels.append(number)
         elif plain in HARDLY_LABELS:
-            _ask_if_binary(where, name, column, names, layout.file, meanings)
+            if len(names) > 2:
+                _ask_if_binary(where, name, column, names, layout.file, meanings)
             layout.left_out[number] = "its name says that it is no label"
         elif 2 * sum(map(meanings.is_label, column)) >= len(column):
             labels.append(number)
         else:
             others.append(number)
     layout.empty = tuple(empty)
+    if len(names) == 2 and layout.left_out and not options.ignore_columns:
+        labels = [number for number in layout.left_out if number not in (layout.tags,)]
+        layout.left_out = {}  # the only column there is, whatever its name
     if layout.tags is not None:
         layout.left_out |= dict.fromkeys(others + labels, "config.data.tags_column names another")
         return
@@ -305,8 +318,8 @@ def _ask_if_binary(
         others = [other for number, other in enumerate(names) if number != file and other]
         raise LabelsError(
             f"{where}: column {shown(name)} holds 0 and 1, and may be a label or not; "
-            f"--config.data.ignore_columns={csv_line([name]).strip()} leaves it out, "
-            f"--config.data.label_columns={csv_line(others).strip()} names the labels"
+            f"{flag('ignore_columns', name)} leaves it out, "
+            f"{flag('label_columns', *others)} names the labels"
         )
 
 
@@ -330,15 +343,9 @@ def _find_form(
     repeated = len(set(columns[layout.file])) < len(columns[layout.file])
     subjects = [n for n in plain if plain[n] in LONG_LABELS]
     values = [n for n in plain if plain[n] in LONG_VALUES and n in labels and n not in subjects[:1]]
-    values += [
-        n
-        for n, name in enumerate(layout.names)
-        if n in layout.left_out and _normal(name) == "confidence"
-    ]
     text_and_value = len(others) == 1 and len(labels) == 1 and repeated
     if (subjects and values and len(labels) + len(others) <= 3) or text_and_value:
         layout.long = (subjects[0], values[0]) if subjects and values else (others[0], labels[0])
-        layout.left_out.pop(layout.long[1] or -1, None)
         rest = [n for n in labels + others if n not in layout.long]
         layout.left_out |= dict.fromkeys(rest, "the table has one row per image and label")
         return
@@ -360,9 +367,9 @@ def _find_form(
             f"{shown(layout.names[n])} holds {_examples(columns[n])}" for n in others[:5]
         )
         way = (
-            f"--config.data.ignore_columns={csv_line(names).strip()} leaves out what is no label"
+            f"{flag('ignore_columns', *names)} leaves out what is no label"
             if labels
-            else f"--config.data.tags_column={csv_line(names[:1]).strip()} reads lists of labels"
+            else f"{flag('tags_column', names[0])} reads lists of labels"
         )
         raise LabelsError(
             f"{where}: column {seen}, which are no labels; {way}; "

@@ -103,7 +103,7 @@ def _stem(name: str) -> str:
 def _by_path(names: list[str], there: set[str], folder: Path) -> dict[str, str | None]:
     """Names whose last parts, as many as possible, are the path of a file."""
     found: dict[str, str | None] = {}
-    root = _parts(os.path.abspath(folder))
+    root = _parts(str(folder.absolute()))
     for name in names:
         parts = _parts(name)
         if parts[: len(root)] == root:
@@ -123,8 +123,8 @@ def _by(names: list[str], files: list[str], key: Callable[[str], str]) -> dict[s
         own = by_key.get(key(name), [])
         if len(own) > 1:
             raise LabelsError(
-                f"{shown(name)} fits {shown(own[0])} and {shown(own[1])} in the image folder; write "
-                "the paths of the images into the label file"
+                f"{shown(name)} fits {shown(own[0])} and {shown(own[1])} in the image folder; "
+                "write the paths of the images into the label file"
             )
         found[name] = own[0] if own else None
     return found

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from mlc_jax.data.delimited import csv_line, shown
+from mlc_jax.data.delimited import shown
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import ConfigError
-from mlc_jax.label_settings import ReadOptions
+from mlc_jax.label_settings import ReadOptions, flag
 
 MISSING_WORDS = frozenset(("", "?", "na", "nan", "n/a", "#n/a", "<na>", "null", "none"))
 # What people write where they do not know: no message proposes to read these as 0 or 1.
@@ -132,15 +132,12 @@ class Meanings:
         if "-1" in words.values():
             text = next(text for text, word in words.items() if word == "-1")
             return (
-                f"where {text} means not known: --config.data.missing_values={_listed(unknown)}; "
+                f"where {text} means not known: {flag('missing_values', *unknown)}; "
                 "where it means no, and 0 not known: --config.data.uncertain=false "
                 "--config.data.missing_values=0"
             )
         if unknown:
-            return (
-                "where it stands for what is not known: "
-                f"--config.data.missing_values={_listed(unknown)}"
-            )
+            return f"where it stands for what is not known: {flag('missing_values', *unknown)}"
         if others and all(_SHARE.fullmatch(words[text]) for text in others):
             numbers = {
                 float(canonical(t).replace(",", ".")): n
@@ -157,31 +154,30 @@ class Meanings:
         flags = []
         for key, likely in _LIKELY.items():
             if own := [text for text in others if words[text] in likely]:
-                flags.append(f"--config.data.{key}={_listed(own)}")
+                flags.append(flag(key, *own))
                 others = [text for text in others if text not in own]
         known = {self.get(text) for text in counts} - {None}
         if flags and known <= {MISSING} and not any("false_values" in flag for flag in flags):
             flags.append("--config.data.blank=false (if an empty cell means no)")
         if flags and not others:
             return f"if so it is meant: {' '.join(flags)}"
-        first = _listed(others[:3])
         return (
             "name what each word means, in --config.data.true_values, --config.data.false_values "
-            f"or --config.data.missing_values (e.g. missing_values={first})"
+            f"or --config.data.missing_values, as in {flag('missing_values', *others[:3])}"
         )
 
     def unstated_zero(self, counts: Mapping[str, int]) -> str | None:
-        """What is wrong where -1 is read as 0 and cells of 0 stand beside it without a word on them.
+        """What is wrong where -1 is read as 0 and cells of 0, not spoken of, stand beside it.
 
         Files with -1, 0 and 1 mean by 0 either no or not known.
         """
         words = {canonical(text) for text in counts}
         if self.claimed.get("-1") == "false_values" and "0" in words - self.claimed.keys():
             return (
-                "holds 0 beside -1, which config.data.false_values reads as 0: if 0 means not "
-                "known, add --config.data.missing_values=0; if -1 does, give "
-                "--config.data.missing_values=-1 instead; if both mean no, name both in "
-                "config.data.false_values"
+                "holds 0 beside -1, which config.data.false_values reads as 0. If -1 means not "
+                "known, give --config.data.missing_values=-1 instead; if 0 does, add "
+                "--config.data.missing_values=0; if both mean no, name both: "
+                "--config.data.false_values=-1,0"
             )
         return None
 
@@ -193,8 +189,3 @@ class Meanings:
             for word, key in self.claimed.items()
             if word not in words
         ]
-
-
-def _listed(texts: Iterable[str]) -> str:
-    """Texts as the command line takes a list of them."""
-    return csv_line(dict.fromkeys(texts)).strip()

@@ -1,4 +1,4 @@
-"""The receipt of a label file: what was read as what, for the terminal, the report and summary.json."""
+"""The receipt of a label file: what was read as what, for terminal, report and summary.json."""
 
 from collections import Counter
 from collections.abc import Iterator

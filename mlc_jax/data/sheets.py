@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlc_jax.data.annotations import table_of
-from mlc_jax.data.delimited import csv_line, shown
+from mlc_jax.data.delimited import shown
 from mlc_jax.data.formats.record import ANNOTATED, UNSEEN, Extra, Record, Row, Sheet
 from mlc_jax.data.layout import (
     SPACE_REMEDY,
@@ -28,7 +28,7 @@ from mlc_jax.data.meanings import Meanings
 from mlc_jax.data.raw_table import Quarantined, RawTable
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import LabelsError
-from mlc_jax.label_settings import ReadOptions
+from mlc_jax.label_settings import ReadOptions, flag
 
 SAMPLE = 200  # rows looked at to find out what the columns hold
 _MOST_TEXTS = 250
@@ -45,7 +45,7 @@ def read_sheet(sheet: Sheet, options: ReadOptions) -> RawTable:
     meanings = Meanings(options)
     where = str(sheet.path)
     sample = [fields for _, fields in itertools.islice(sheet.records(), SAMPLE)]
-    skipped = _leading(sample)
+    skipped = 0 if options.ours else _leading(sample)
     filled = [row for row in sample[skipped:] if any(field.strip() for field in row)]
     if not filled:
         raise LabelsError(f"{where} holds no usable row; expected a file name, then 0, 1 or NA")
@@ -74,8 +74,9 @@ def _leading(sample: list[list[str]]) -> int:
     for number, row in enumerate(sample):
         texts = [field for field in row if field.strip()]
         comment = bool(texts) and row[0].startswith("#") and len(row) != width
-        title = width > 1 and len(texts) == 1 and len(row) in (1, width) and row[0].strip()
-        title = title and not is_image_name(row[0]) and number < len(sample) - 1
+        alone = width > 1 and len(texts) == 1 and len(row) in (1, width)
+        title = alone and bool(row[0].strip()) and not is_image_name(row[0])
+        title = title and number < len(sample) - 1
         if texts and not comment and not title:
             return number
     return 0
@@ -151,7 +152,8 @@ def _read_wide(
     coded = np.frombuffer(cells, np.uint8).reshape(len(names), len(layout.labels))
     del cells
     rows_of = np.frombuffer(lines, np.int64)
-    count, notes = _without_totals(names, coded, list(codes), meanings), rows.notes
+    notes = rows.notes
+    count = len(names) if options.ours else _without_totals(names, coded, list(codes), meanings)
     if count < len(names):
         notes.append(f"{len(names) - count} rows of totals at the end are passed over")
         del names[count:], kept[count:]
@@ -229,8 +231,8 @@ class _Rows:
     def _unnamed(self, row: int, fields: list[str]) -> LabelsError:
         number = next(n for n in self._layout.empty if fields[n].strip())
         return LabelsError(
-            f"{self._sheet.path}, row {row}, column {number + 1}: {shown(fields[number])} stands in "
-            "a column without a name; give it one in the header"
+            f"{self._sheet.path}, row {row}, column {number + 1}: {shown(fields[number])} stands "
+            "in a column without a name; give it one in the header"
         )
 
 
@@ -247,7 +249,7 @@ def _many_texts(
     return (
         f"{where}, row {row}, column {column + 1} ({shown(name)}): {shown(fields[column])}; the "
         f"columns of labels hold more than {_MOST_TEXTS} different texts; "
-        f"--config.data.ignore_columns={csv_line([name]).strip()} leaves a column out; "
+        f"{flag('ignore_columns', name)} leaves a column out; "
         f"{meanings.remedy(dict.fromkeys(codes, 1))}"
     )
 
@@ -302,7 +304,7 @@ def _values(
         if by_spaces:
             remedy += f"; {SPACE_REMEDY}"
         if not set(together) & {"0", "1", "0.0", "1.0"} and len(layout.labels) == 1:
-            name = csv_line([layout.names[column]]).strip()
+            name = layout.names[column]
             remedy += f"; if these are names of labels: --config.data.tags_column={name}"
         raise LabelsError(
             f"{where}, row {rows[first]}, column {column + 1} ({shown(layout.names[column])}): "
@@ -317,7 +319,7 @@ def _read_sparse(
     rows = _Rows(sheet, layout, start, meanings)
     advice = ""
     if layout.tags is not None and not options.tags_column and layout.header:
-        advice = f"--config.data.tags_column={csv_line([layout.names[layout.tags]]).strip()}"
+        advice = flag("tags_column", layout.names[layout.tags])
     if layout.long is not None:
         stream = _long(rows, layout, meanings)
     else:
@@ -425,7 +427,7 @@ def _tag_splitter(
         return str.split
     if max(parts.values()) == 1:
         return lambda text: [text.strip()]
-    name = csv_line([layout.names[layout.tags or 0]]).strip()
+    name = layout.names[layout.tags or 0]
     raise LabelsError(
         f"{where}, column {shown(name)}: {shown(next(t for t in wholes if ' ' in t))} may be one "
         "label or several; --config.data.tags_separator=space parts it at spaces, "

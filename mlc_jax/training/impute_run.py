@@ -16,6 +16,7 @@ from mlc_jax.errors import CheckpointError
 from mlc_jax.files.digest import digest_json
 from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
+from mlc_jax.label_settings import OURS
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.settings import cache_folder, training_config
 from mlc_jax.training.completion import Completion
@@ -73,7 +74,7 @@ def open_impute(workdir: Path) -> ImputeRun:
             "one"
         )
     cells = read_cells(workdir / "cells.csv")
-    table = with_cells(read_labels(workdir / "labels.csv").table, cells)
+    table = with_cells(read_labels(workdir / "labels.csv", OURS).table, cells)
     return ImputeRun(workdir, inputs, summary, table, cells, digest_json(inputs))
 
 

@@ -48,7 +48,7 @@ def is_json(path: Path, first_bytes: bytes) -> bool:
 
 def is_lines(path: Path, first_bytes: bytes) -> bool:
     """Whether a file holds one JSON object per line."""
-    if path.is_dir() or not first_bytes.lstrip()[:1] == b"{":
+    if path.is_dir() or first_bytes.lstrip()[:1] != b"{":
         return False
     lines = [line for line in first_bytes.splitlines() if line.strip()]
     if len(lines) < 2 and path.suffix.lower() not in (".jsonl", ".ndjson", ".manifest"):

@@ -13,8 +13,9 @@ class Record(NamedTuple):
     """One statement of a label file.
 
     Attributes:
-      filename: the image as the file names it; empty where the record only says that a label exists.
-      label: its name; empty where the record only says that an image exists.
+      filename: the image as the file names it; empty where the record only says that there is
+        such a label.
+      label: its name; empty where the record only says that there is such an image.
       value: 1, 0 or MISSING; None where `raw` is to be interpreted as a cell of a table is; without
         a label ANNOTATED or UNSEEN.
       raw: the text that stands in the file.
