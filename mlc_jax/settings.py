@@ -75,6 +75,9 @@ def training_config(stage: str) -> ConfigDict:
     config.data.suffix = ""  # put behind every file name: .jpg
     config.data.prefix = ""  # put before every file name
     config.data.match = ""  # path | name | stem: how images are found by their names; empty: auto
+    # A column of the labels file, or a file of two columns, file name and value:
+    config.data.groups = ""  # images that lie on one side of every split: patient, scene, product
+    config.data.split = ""  # train, val and test, or numbers of folds: used as given
 
     config.backbone = ConfigDict()
     # A name of `models/backbones.py`, or several joined by commas: their features side by side.

@@ -1,5 +1,6 @@
 """A labelled collection: labels file and image folder joined, with all that was left out."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from mlc_jax.data.demo import draw_demo
 from mlc_jax.data.labels import Conflict, read_labels, refuse_without_zeros
 from mlc_jax.data.raw_table import Quarantined
 from mlc_jax.data.receipt import Receipt
+from mlc_jax.data.splits import Given, check_split, group_numbers, make_split, read_given
 from mlc_jax.data.stream import Listing
 from mlc_jax.data.table import MISSING, LabelTable, Source
 from mlc_jax.errors import LabelsError
@@ -36,8 +38,9 @@ class Collection:
         beside the labels file; NaN for cells that no model filled.
       truth: the labels without blanks where they are known, of the demo only.
       conflicts: cells on which rows of the same file disagree; they are blank.
-      extra_columns: columns of the label file that hold no labels, by name: one text per image.
       receipt: what the label file was read as.
+      groups: which images the user says belong together, one text per image; None: not given.
+      split: the user's train, val and test, or fold numbers, likewise.
     """
 
     labels_file: Path
@@ -48,8 +51,9 @@ class Collection:
     confidence: np.ndarray
     truth: LabelTable | None
     conflicts: tuple[Conflict, ...]
-    extra_columns: dict[str, tuple[str, ...]]
     receipt: Receipt
+    groups: Given | None = None
+    split: Given | None = None
 
 
 def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collection:
@@ -74,19 +78,20 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         raise LabelsError(f"config.data.images={str(image_folder)!r} is no folder")
     listed = [name for _, name in Listing(image_folder, image_folder)]
     cells_file = labels_file.parent / "cells.csv"
-    options = ReadOptions.of(config.data)
-    if labels_file.is_file() and cells_file.exists():
-        # A completed table: every column is a label, whatever its name, and every text is ours.
-        options = ReadOptions(label_columns=tuple(read_cells(cells_file)["label"].unique()))
-    file = read_labels(
-        config.data.labels or labels_file, options, images=image_folder, listed=listed
-    )
-    if not cells_file.exists():
+    completed = labels_file.is_file() and cells_file.exists()
+    # Of a completed table every column is a label, whatever its name.
+    options = OURS if completed else ReadOptions.of(config.data)
+    path = config.data.labels or str(labels_file)
+    file = read_labels(path, options, images=image_folder, listed=listed)
+    if not completed:
         refuse_without_zeros(file, options, str(labels_file))
     journal.note(f"{labels_file}: {', '.join(file.notes)}")
     for line in file.receipt.lines():
         journal.note(line)
-    table, confidence = _histories(file.table, cells_file, journal)
+    table, confidence = file.table, np.full(file.table.values.shape, np.nan)
+    if completed:
+        table, confidence = _histories(table, cells_file, journal)
+    groups, split = _groups_and_split(config, table, file.extra_columns, labels_file)
     with (
         leader_first(),
         journal.phase("prepare images", len(table.filenames), "images") as advance,
@@ -110,9 +115,11 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         journal.note(f"in {image_folder}, but in no row: {_first(unlisted)}")
     if noisy := _noise(table.select(images.places), images):
         journal.note(f"same pixels, other labels (label noise): {_first(noisy)}")
-    truth = (
-        None if truth_file is None else read_labels(truth_file, OURS).table.select(images.places)
-    )
+    groups, split = (given and given.select(images.places) for given in (groups, split))
+    _say_given(groups, split, table.select(images.places), journal)
+    truth = None
+    if truth_file is not None:
+        truth = read_labels(truth_file, OURS).table.select(images.places)
     return Collection(
         labels_file,
         image_folder,
@@ -122,11 +129,9 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         confidence[images.places],
         truth,
         file.conflicts,
-        {
-            column: tuple(texts[place] for place in images.places.tolist())
-            for column, texts in file.extra_columns.items()
-        },
         file.receipt,
+        groups,
+        split,
     )
 
 
@@ -144,8 +149,6 @@ def _histories(
 ) -> tuple[LabelTable, np.ndarray]:
     """Gives a completed table its sources back, so that filled cells are known as filled."""
     confidence = np.full(table.values.shape, np.nan)
-    if not cells_file.exists():
-        return table, confidence
     cells = read_cells(cells_file)
     table = with_cells(table, cells)
     filled = table.source == Source.IMPUTED
@@ -160,6 +163,47 @@ def _histories(
         f"{cells_file}: {int(filled.sum())} cells were filled by a model; no metric looks at them"
     )
     return table, confidence
+
+
+def _groups_and_split(
+    config: ConfigDict,
+    table: LabelTable,
+    columns: dict[str, tuple[str, ...]],
+    labels_file: Path,
+) -> tuple[Given | None, Given | None]:
+    """What `config.data.groups` and `config.data.split` give, checked before an image is decoded.
+
+    Raises:
+      ConfigError, LabelsError: see `read_given`, `make_split`, `check_split`.
+    """
+    groups, split = (
+        read_given(key, config.data[key], columns, table.filenames, labels_file)
+        for key in ("groups", "split")
+    )
+    if split is not None:
+        made = make_split(split, table.filenames)
+        if groups is not None:
+            check_split(groups, split, made, table.filenames, table.rows)
+    return groups, split
+
+
+def _say_given(
+    groups: Given | None, split: Given | None, table: LabelTable, journal: Journal
+) -> None:
+    """Says what was given, in numbers, and warns of images without a group."""
+    if groups is not None:
+        numbers = group_numbers(groups)
+        journal.note(
+            f"config.data.groups: {len(numbers)} images form {int(numbers.max()) + 1} groups, by "
+            f"{groups.source}; each lies in one fold, and is resampled as one"
+        )
+        alone = [name for name, v in zip(table.filenames, groups.values, strict=True) if not v]
+        if alone:
+            journal.warn(f"without a group, so each on its own: {_first(alone)}")
+    if split is not None:
+        counts = Counter(value.lower() for value in split.values)
+        told = ", ".join(f"{count} {value}" for value, count in sorted(counts.items()))
+        journal.note(f"config.data.split: {told}, by {split.source}; used as given")
 
 
 def _first(texts: Sequence[str]) -> str:

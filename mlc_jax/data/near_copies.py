@@ -1,28 +1,31 @@
 """Images that are copies of one another, to the byte or nearly so: they must share a fold.
 
 Near copies (the same scene a moment later, a crop, another compression) are found by their frozen
-features, which know nothing of labels or folds.
+features, which know nothing of labels or folds. Copies of copies go together: a chain of frames is
+one group, however long it is.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from mlc_jax.data.folds import groups_of_copies
 
-_BLOCK = 1024
-_LARGEST = 0.05
+_ROWS, _COLUMNS = 1024, 8192  # of the products that are compared at a time: 32 MB
 
 
 @dataclass(frozen=True)
-class Groups:
-    """Which images go together.
+class Copies:
+    """Which images are copies of one another.
 
     Attributes:
-      of_image: int64 [N], equal for images of one group.
+      of_image: int64 [N], equal for copies, and for copies of copies.
       exact: how many images are byte-identical to an earlier one.
-      near: int64 [P, 2], pairs of rows that are near copies and not exact ones.
-      note: what was found or not, for people.
+      near: int64 [P, 2], pairs of rows that are near copies and not exact ones: as many as are
+        needed to tie the groups together, P < N, not every pair inside a group.
+      note: what was found, for people.
     """
 
     of_image: np.ndarray
@@ -31,8 +34,11 @@ class Groups:
     note: str
 
 
-def group_images(digests: tuple[str, ...], features: np.ndarray, similarity: float) -> Groups:
-    """Groups exact and near copies.
+def find_copies(digests: tuple[str, ...], features: np.ndarray, similarity: float) -> Copies:
+    """Finds exact and near copies.
+
+    A group is never given up because it is large: features that cannot tell images apart make one
+    group of all of them, and folds are then impossible, which is an error and not a leak.
 
     Args:
       digests: content digests, one per image.
@@ -40,57 +46,76 @@ def group_images(digests: tuple[str, ...], features: np.ndarray, similarity: flo
       similarity: cosine of the standardised features from which two images are near copies; above 1
         to leave near copies alone. On photographs of scenes every pair at 0.9 or more that was
         looked at was the same scene.
-
-    Returns:
-      Groups; where a chain of near copies holds more than a twentieth of the images, the features
-      cannot tell images apart, and exact copies alone are grouped.
     """
     exact_groups = groups_of_copies(digests)
     exact = len(digests) - int(exact_groups.max(initial=-1)) - 1
     told = f"{exact} images are exact copies of others"
     if similarity > 1:
-        return Groups(exact_groups, exact, np.zeros((0, 2), np.int64), f"{told}; near ones ignored")
-    pairs = similar_pairs(features, similarity)
-    near = pairs[exact_groups[pairs[:, 0]] != exact_groups[pairs[:, 1]]]
-    groups = joined(exact_groups, near)
-    largest = int(np.max(np.bincount(groups), initial=0))
-    if near.size and largest > max(10, _LARGEST * len(digests)):
-        return Groups(
-            exact_groups,
-            exact,
-            near[:0],
-            f"{told}; near ones cannot be told: these features call {largest} images alike",
-        )
-    many = "1 pair is" if len(near) == 1 else f"{len(near)} pairs are"
-    return Groups(groups, exact, near, f"{told}, {many} nearly so; each group lies in one fold")
+        return Copies(exact_groups, exact, np.zeros((0, 2), np.int64), f"{told}; near ones ignored")
+    # Exact copies have equal features: the first of each stands for all.
+    first = np.unique(exact_groups, return_index=True)[1]
+    component, pairs = components_of_alike(standardised(features[first]), similarity)
+    note = f"{told}, {len(pairs)} are nearly so"
+    return Copies(component[exact_groups], exact, first[pairs], note)
 
 
-def similar_pairs(features: np.ndarray, similarity: float) -> np.ndarray:
-    """Pairs of rows i < j whose standardised features have at least that cosine; int64 [P, 2]."""
+def standardised(features: np.ndarray) -> np.ndarray:
+    """Features as float32 [N, C] with mean 0 and variance 1 per channel, then length 1 per row."""
     centred = features.astype(np.float32) - features.mean(axis=0, dtype=np.float64).astype("f4")
     centred /= np.maximum(centred.std(axis=0), 1e-6)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
-    found = []
-    for start in range(0, len(centred), _BLOCK):
-        # Only what lies to the right of the block's diagonal: every pair once.
-        cosines = centred[start : start + _BLOCK] @ centred[start:].T
-        rows, columns = np.nonzero(np.triu(cosines >= similarity, 1))
-        found.append(np.stack([rows + start, columns + start], axis=1))
-    return np.concatenate(found).astype(np.int64) if found else np.zeros((0, 2), np.int64)
+    return centred
 
 
-def joined(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Groups int64 [N] after those of each pair of rows were made one, numbered from 0 in order."""
-    parent = np.arange(int(groups.max(initial=-1)) + 1)
+def components_of_alike(units: np.ndarray, similarity: float) -> tuple[np.ndarray, np.ndarray]:
+    """The connected components of the graph whose edges are the pairs of at least that cosine.
 
-    def root(group: int) -> int:
-        while parent[group] != group:
-            parent[group] = parent[parent[group]]
-            group = int(parent[group])
-        return group
+    Cosines are compared block by block, and of a block only pairs that still lie in two components
+    are looked at, one for each row on one side (Borůvka, 1926): a component of k rows costs k - 1
+    pairs, not the square of k. Beside the products, time and memory are linear in N.
 
-    for one, other in groups[pairs].tolist():
-        first, second = sorted((root(one), root(other)))
-        parent[second] = first
-    roots = np.array([root(group) for group in range(len(parent))], np.int64)
-    return np.unique(roots, return_inverse=True)[1][groups].astype(np.int64)
+    Args:
+      units: float32 [N, C], rows of length 1.
+      similarity: the least cosine of an edge.
+
+    Returns:
+      (int64 [N], the component of each row, numbered from 0 in order of first appearance;
+      int64 [P, 2], edges i < j that tie the components together, a spanning forest, in order).
+    """
+    component = np.arange(len(units))
+    pairs: list[tuple[int, int]] = []
+    for top in range(0, len(units), _ROWS):
+        rows = np.arange(top, min(top + _ROWS, len(units)))
+        # Only what lies on and to the right of the block's diagonal: every pair once.
+        for left in range(top, len(units), _COLUMNS):
+            columns = np.arange(left, min(left + _COLUMNS, len(units)))
+            alike = units[rows] @ units[columns].T >= similarity
+            used_rows, used_columns = alike.any(axis=1), alike.any(axis=0)
+            alike = alike[used_rows][:, used_columns]
+            pairs += _joined(component, alike, rows[used_rows], columns[used_columns])
+    numbers = np.unique(component, return_inverse=True)[1].astype(np.int64)
+    return numbers, np.array(sorted(pairs), np.int64).reshape(-1, 2)
+
+
+def _joined(
+    component: np.ndarray, alike: np.ndarray, rows: np.ndarray, columns: np.ndarray
+) -> list[tuple[int, int]]:
+    """Joins the components, in place, that a block of pairs ties together; the pairs that did it.
+
+    Numbers of components stay in the order of their first rows.
+    """
+    pairs: list[tuple[int, int]] = []
+    while True:
+        apart = alike & (component[rows][:, None] != component[columns])
+        (hit,) = np.nonzero(apart.any(axis=0))
+        if not hit.size:
+            return pairs
+        ends = np.stack([rows[apart[:, hit].argmax(axis=0)], columns[hit]], axis=1)
+        # Of several pairs between the same two components, one; and none that closes a circle.
+        sides, places = np.unique(np.sort(component[ends], axis=1), axis=0, return_index=True)
+        numbered = np.arange(1.0, len(places) + 1)
+        graph = coo_array((numbered, sides.T), shape=(len(component), len(component)))
+        forest = minimum_spanning_tree(graph.tocsr())
+        kept = ends[places[forest.data.astype(np.int64) - 1]]
+        pairs += [(min(pair), max(pair)) for pair in kept.tolist()]
+        component[:] = connected_components(forest, directed=False)[1][component]

@@ -6,6 +6,7 @@ checkpointed: features are kept, and the fits are repeated when a comparison is 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from mlc_jax.assess.contest import stand
 from mlc_jax.assess.metrics import roc_auc
 from mlc_jax.assess.recovery import hide_cells, over_images, recovery_figures
 from mlc_jax.data.collection import Collection, open_collection, without_filled
+from mlc_jax.data.groups import Groups, find_groups, given_split, group_record, say_torn
 from mlc_jax.data.labels import write_quarantine
-from mlc_jax.data.near_copies import group_images
 from mlc_jax.data.table import MISSING
 from mlc_jax.files.atomic import replacing, write_json
 from mlc_jax.files.workdir import changes, claim, owned
@@ -75,7 +76,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             journal.note(f"{workdir} holds this run, finished; nothing to do")
             show(finished, workdir, journal)
             return finished
-        bench = open_bench(config, collection, backbone, journal)
+        bench, groups = open_bench(config, collection, backbone, journal)
         if config.audit:
             found = {"audit": audit(bench, journal)}
         elif candidates:
@@ -94,6 +95,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             },
             **found,
         }
+        summary["data"] |= group_record(groups, collection)
         write_json(workdir / "summary.json", summary)
         write_report(workdir)
         show(summary, workdir, journal)
@@ -102,19 +104,21 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 def open_bench(
     config: ConfigDict, collection: Collection, backbone: Backbone, journal: Journal
-) -> Bench:
+) -> tuple[Bench, Groups]:
     """Features, groups and folds that every contender gets."""
     table = collection.table
     values = np.where(table.human, table.values, np.int8(MISSING))
     devices = Devices(config.parallel)
     features = open_features(config, collection.images, backbone, devices, cache_folder(), journal)
-    groups = group_images(collection.images.digests, features.moments[0], config.near_copies)
-    journal.note(groups.note)
-    deal = deal_out(config, values, groups.of_image)
+    groups = find_groups(collection, features.pooled, config.near_copies, journal)
+    split = given_split(collection)
+    deal = deal_out(config, values, groups.of_image, split)
+    say_torn(groups.of_image, deal.fold_of, collection.images.filenames, journal)
     for column, reason in deal.unfit.items():
         journal.warn(f"label {table.names[column]}: left out of fitting, {reason}")
     shape = feature_shape_of(config, backbone)
-    return Bench(config, values, groups.of_image, deal, features, shape, devices)
+    bench = Bench(config, values, groups.of_image, deal, features, shape, devices, split)
+    return bench, groups
 
 
 def contest(
@@ -163,8 +167,8 @@ def judged(
                 answer.probabilities,
                 answer.thresholds,
                 reference.probabilities,
+                bench.deal.fold_of,
                 bench.groups,
-                seed=bench.config.seed,
             )
             records.append(
                 {
@@ -252,7 +256,7 @@ def audit(bench: Bench, journal: Journal) -> list[dict[str, Any]]:
         for share, kind in cases:
             hidden = hide_cells(bench.values, share, kind, config.seed)
             left = np.where(hidden, np.int8(MISSING), bench.values)
-            deal = deal_out(config, left, bench.groups)
+            deal = deal_out(config, left, bench.groups, bench.split)
             judged = bench.judge(config, left, deal, journal.warn)
             cells = (
                 bench.values,
@@ -331,4 +335,4 @@ def _conv_bench(
         config, collection.images, backbone, bench.devices, cache_folder(), journal
     )
     shape = feature_shape_of(config, backbone)
-    return Bench(config, bench.values, bench.groups, bench.deal, features, shape, bench.devices)
+    return replace(bench, config=config, features=features, shape=shape)

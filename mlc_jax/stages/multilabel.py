@@ -19,7 +19,14 @@ from mlc_jax.assess.held_out import TestFigures, judge_test
 from mlc_jax.assess.learnability import Verdict, learnable
 from mlc_jax.assess.thresholds import choose_threshold, fold_thresholds, spread_over_folds
 from mlc_jax.data.collection import Collection, open_collection
-from mlc_jax.data.folds import Division, divide, groups_of_copies
+from mlc_jax.data.folds import Division, divide
+from mlc_jax.data.groups import (
+    find_groups,
+    given_split,
+    group_record,
+    known_groups,
+    say_torn,
+)
 from mlc_jax.data.labels import write_quarantine
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import LabelsError, WorkdirError
@@ -28,16 +35,18 @@ from mlc_jax.files.workdir import changes, claim, owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.processes import agreed, check_alike, leave_to_leader
+from mlc_jax.report import numbers
 from mlc_jax.report.page import write_report
 from mlc_jax.report.terminal import show
 from mlc_jax.settings import cache_folder, resolve
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.classifier import Classifier, save_classifier
 from mlc_jax.training.crossfit import unfit_reason
+from mlc_jax.training.features import Features
 from mlc_jax.training.feeds import choose_backbone, feature_shape_of, open_features
 from mlc_jax.training.jointfit import JointFit, Teaching, figures_as_one, joint_fit, joint_samples
 from mlc_jax.training.loop import EpochFigures
-from mlc_jax.training.parallel import Devices
+from mlc_jax.training.parallel import Devices, leaders
 from mlc_jax.training.provenance import describe_run, row_inputs, run_inputs
 from mlc_jax.training.rehearsal import Course, rehearse
 from mlc_jax.training.writer import MetricsWriter
@@ -76,15 +85,29 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         table = collection.table
         human = np.where(table.human, table.values, np.int8(MISSING))
 
+        # Before anything is extracted: what exact copies alone make impossible.
+        shares = config.test_fraction, config.folds, config.seed, given_split(collection)
+        unfit_labels(table.names, human, divide(known_groups(collection), human, *shares))
+        devices = Devices(config.parallel)
+        features = open_features(
+            config, collection.images, backbone, devices, cache_folder(), journal
+        )
         # The test split comes first: nothing below looks at it before the classifier is finished.
-        groups = groups_of_copies(collection.images.digests)
-        division = divide(groups, human, config.test_fraction, config.folds, config.seed)
-        unfit = say_unfit(table.names, human, division, journal)
+        # The features of the leader, so that all processes find the same copies.
+        found = find_groups(collection, leaders(features.pooled), config.near_copies, journal)
+        groups = found.of_image
+        division = divide(groups, human, *shares)
+        say_left_out(groups, division, collection, journal)
+        unfit = unfit_labels(table.names, human, division)
+        for column, reason in unfit.items():
+            journal.warn(f"label {table.names[column]}: left out, {reason}")
         fitted = [column for column in range(len(table.names)) if column not in unfit]
         names = [table.names[column] for column in fitted]
 
         teaching = make_teaching(config, collection, human, fitted, division, journal)
-        joint = fit_classifier(config, workdir, collection, backbone, division, teaching, journal)
+        joint = fit_classifier(
+            config, workdir, collection, backbone, features, devices, division, teaching, journal
+        )
         leave_to_leader()
         with journal.phase("judge", len(names), "labels") as advance:
             held_in = division.held_in
@@ -92,7 +115,15 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             known, folds = own != MISSING, division.fold_of[held_in]
             logits = joint.out_of_fold[held_in]
             held_in_probabilities, _ = cross_fitted_platt(logits, own, known, folds)
-            verdicts = learnable(own, known, logits, held_in_probabilities, folds, seed=config.seed)
+            verdicts = learnable(
+                own,
+                known,
+                logits,
+                held_in_probabilities,
+                folds,
+                groups[held_in],
+                seed=config.seed,
+            )
             classifier, spreads = decide(config, joint, own, held_in_probabilities, folds)
             test = division.test
             probabilities = classifier.probabilities(joint.raw_logits)
@@ -114,7 +145,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         )
         shown = probabilities.copy()
         shown[held_in] = held_in_probabilities
-        write_scores(workdir / "scores.csv", collection, names, teaching, shown, classifier, test)
+        write_scores(
+            workdir / "scores.csv", collection, names, teaching, shown, classifier, division
+        )
         write_json(
             workdir / "split.json",
             {
@@ -131,8 +164,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             "verdict": figures.verdict,
             "best_epoch": joint.best_epoch,
         }
-        copies = len(groups) - int(groups.max()) - 1
-        summary["data"] |= {"held_in": len(held_in), "test": len(test), "copies": copies}
+        summary["data"] |= {"held_in": len(held_in), "test": len(test)}
+        summary["data"]["left_out_of_split"] = [table.filenames[row] for row in division.left_out]
+        summary["data"] |= group_record(found, collection)
         # The summary marks the run as finished, so it comes after every file but the report.
         write_json(workdir / "summary.json", summary)
         write_report(workdir)
@@ -146,9 +180,17 @@ def dry_run(
     """Tries every phase of the run, and keeps nothing; see `rehearse`."""
     table = collection.table
     human = np.where(table.human, table.values, np.int8(MISSING))
-    groups = groups_of_copies(collection.images.digests)
-    division = divide(groups, human, config.test_fraction, config.folds, config.seed)
-    unfit = say_unfit(table.names, human, division, journal)
+    division = divide(
+        known_groups(collection),
+        human,
+        config.test_fraction,
+        config.folds,
+        config.seed,
+        given_split(collection),
+    )
+    unfit = unfit_labels(table.names, human, division)
+    for column, reason in unfit.items():
+        journal.warn(f"label {table.names[column]}: left out, {reason}")
     fitted = [column for column in range(len(table.names)) if column not in unfit]
     samples = joint_samples(config, human[:, fitted], division.held_in, division.splits)
     course = Course(
@@ -198,10 +240,8 @@ def adopt_source(config: ConfigDict, journal: Journal) -> ConfigDict:
     return config
 
 
-def say_unfit(
-    names: tuple[str, ...], human: np.ndarray, division: Division, journal: Journal
-) -> dict[int, str]:
-    """Finds the labels that cannot be learned and judged, column to reason, and says so.
+def unfit_labels(names: tuple[str, ...], human: np.ndarray, division: Division) -> dict[int, str]:
+    """Finds the labels that cannot be learned and judged, column to reason.
 
     Raises:
       LabelsError: no label is left.
@@ -211,13 +251,31 @@ def say_unfit(
         reason = unfit_reason(human[:, column], division.splits)
         if reason is not None:
             reasons[column] = reason
-            journal.warn(f"label {names[column]}: left out, {reason}")
     if len(reasons) == len(names):
         raise LabelsError(
             f"no label can be fitted ({'; '.join(dict.fromkeys(reasons.values()))}); give more "
             "labelled images"
         )
     return reasons
+
+
+def say_left_out(
+    groups: np.ndarray, division: Division, collection: Collection, journal: Journal
+) -> None:
+    """Warns of groups that a given split tears apart.
+
+    Images that go with a test image are left out; what is torn between folds, `rotations` purges.
+    """
+    if division.left_out.size:
+        first = ", ".join(collection.images.filenames[row] for row in division.left_out[:10])
+        journal.warn(
+            f"{len(division.left_out)} images go with images of the test split, but "
+            "config.data.split has them outside it: they are left out of the fit "
+            f"({first}{', …' if len(division.left_out) > 10 else ''})"
+        )
+    held_in = division.held_in
+    names = [collection.images.filenames[row] for row in held_in]
+    say_torn(groups[held_in], division.fold_of[held_in], names, journal)
 
 
 def make_teaching(
@@ -249,16 +307,16 @@ def fit_classifier(
     workdir: Path,
     collection: Collection,
     backbone: Backbone,
+    features: Features,
+    devices: Devices,
     division: Division,
     teaching: Teaching,
     journal: Journal,
 ) -> JointFit:
-    """Extracts the features and trains the classifier with its siblings."""
-    devices = Devices(config.parallel)
-    features = open_features(config, collection.images, backbone, devices, cache_folder(), journal)
+    """Trains the classifier with its siblings."""
     journal.note(
         f"training 1 {config.head.name} head on {len(division.held_in)} images and "
-        f"{config.folds} siblings, {teaching.human.shape[1]} labels each; "
+        f"{len(division.splits)} siblings, {teaching.human.shape[1]} labels each; "
         f"{len(division.test)} images held out; {devices.count} {devices.platform} device(s) "
         f"under {config.parallel}"
     )
@@ -335,12 +393,17 @@ def decide(
 def warn_unlearnable(
     names: list[str], verdicts: list[Verdict], figures: TestFigures, journal: Journal
 ) -> None:
-    """Says the test's verdict, and warns of every label that is no better than chance."""
-    for name, verdict in zip(names, verdicts, strict=True):
-        if not verdict.learnable:
-            journal.warn(
-                f"label {name} cannot be learned from these images (out of fold: {verdict.reason})"
-            )
+    """Says the test's verdict, and warns once of the labels that are no better than chance."""
+    unlearnable = [
+        f"{name} (out of fold: {verdict.reason})"
+        for name, verdict in zip(names, verdicts, strict=True)
+        if not verdict.learnable
+    ]
+    if unlearnable:
+        journal.warn(
+            f"{len(unlearnable)} of {len(names)} labels cannot be learned from these images: "
+            f"{numbers.shortened(unlearnable)}"
+        )
     if "no better than chance" in figures.verdict:
         journal.warn(figures.verdict)
     else:
@@ -371,12 +434,17 @@ def write_scores(
     teaching: Teaching,
     probabilities: np.ndarray,
     classifier: Classifier,
-    test: np.ndarray,
+    division: Division,
 ) -> None:
-    """scores.csv: every human cell with its split and probability; held-in ones out of fold."""
-    rows, columns = np.nonzero(teaching.human != MISSING)
+    """scores.csv: every human cell with its split and probability; held-in ones out of fold.
+
+    Those of images that are left out of a given split are in no part of it.
+    """
+    used = np.ones(len(teaching.human), np.bool_)
+    used[division.left_out] = False
+    rows, columns = np.nonzero((teaching.human != MISSING) & used[:, None])
     split = np.full(len(teaching.human), "held_in", object)
-    split[test] = "test"
+    split[division.test] = "test"
     frame = pd.DataFrame(
         {
             "filename": np.array(collection.images.filenames, object)[rows],

@@ -14,6 +14,7 @@ from mlc_jax.training.features import (
     CELLS_PER_HEAD,
     Cells,
     gathered,
+    row_means,
     row_moments,
     take_batch,
     take_context,
@@ -54,6 +55,13 @@ class CachedFeatures:
         pieces = [row_moments(self._host[i : i + 64]) for i in range(0, len(self._host), 64)]
         means, squares = zip(*pieces, strict=True)
         return np.concatenate(means), np.concatenate(squares)
+
+    @cached_property
+    def pooled(self) -> np.ndarray:
+        """See `Features`."""
+        return np.concatenate(
+            [row_means(self._host[i : i + 64]) for i in range(0, len(self._host), 64)]
+        )
 
     def feed(self, recipe: Recipe) -> "CachedFeed":
         """See `Features`."""

@@ -11,9 +11,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mlc_jax.assess.out_of_fold import Judgement, judge
-from mlc_jax.data.folds import Split, assign_folds, rotations
+from mlc_jax.data.folds import Split, make_folds
+from mlc_jax.data.splits import GivenSplit
 from mlc_jax.data.table import MISSING
-from mlc_jax.errors import LabelsError
+from mlc_jax.errors import ConfigError, LabelsError
 from mlc_jax.processes import agreed
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.crossfit import (
@@ -66,22 +67,30 @@ class Completion:
     fits: tuple[CrossFit, ...]
 
 
-def deal_out(config: ConfigDict, values: np.ndarray, groups: np.ndarray) -> Deal:
+def deal_out(
+    config: ConfigDict, values: np.ndarray, groups: np.ndarray, given: GivenSplit | None = None
+) -> Deal:
     """Deals the images into folds, `config.impute.deals` times, and finds what cannot be fitted.
 
     Args:
       config: the run's configuration.
       values: int8 [N, L], cells that people gave; -1 elsewhere.
       groups: int [N], equal for images that must lie in one fold.
+      given: the split that the user gave.
 
     Raises:
       LabelsError: no label can be fitted.
+      ConfigError: see `make_folds`; or folds of which all are given are to be dealt again.
     """
-    fold_of = assign_folds(groups, values, config.folds, config.seed)
-    splits = list(rotations(fold_of, config.folds))
+    if given is not None and given.numbered and config.impute.deals > 1:
+        raise ConfigError(
+            f"config.impute.deals={config.impute.deals}: config.data.split gives every fold, so "
+            "nothing is dealt; leave impute.deals at 1, or give train, val and test"
+        )
+    fold_of, splits = make_folds(groups, values, config.folds, config.seed, given)
     for number in range(1, config.impute.deals):
-        further = assign_folds(groups, values, config.folds, config.seed + 1000 * number)
-        splits += rotations(further, config.folds)
+        seed = config.seed + 1000 * number
+        splits += make_folds(groups, values, config.folds, seed, given)[1]
     reasons = {
         column: reason
         for column in range(values.shape[1])
@@ -92,7 +101,7 @@ def deal_out(config: ConfigDict, values: np.ndarray, groups: np.ndarray) -> Deal
             f"no label can be fitted ({'; '.join(dict.fromkeys(reasons.values()))}); give more "
             "labelled images"
         )
-    return Deal(fold_of, tuple(splits), reasons)
+    return Deal(fold_of, splits, reasons)
 
 
 def fitted_labels(values: np.ndarray, deal: Deal) -> list[int]:

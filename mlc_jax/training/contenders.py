@@ -17,6 +17,7 @@ from mlc_jax.assess.calibration import cross_fitted_platt, sigmoid
 from mlc_jax.assess.metrics import log_loss
 from mlc_jax.assess.out_of_fold import Judgement
 from mlc_jax.assess.thresholds import Rule, choose_threshold, fold_thresholds
+from mlc_jax.data.splits import GivenSplit
 from mlc_jax.training.completion import Deal, complete
 from mlc_jax.training.crossfit import cross_fit, human_lesson, make_heads, taught_heads
 from mlc_jax.training.features import Features
@@ -60,6 +61,7 @@ class Bench:
       features: of all images.
       shape: (h, w, C) of one view.
       devices: what runs the programs.
+      split: what the user gave of the folds.
     """
 
     config: ConfigDict
@@ -69,6 +71,7 @@ class Bench:
     features: Features
     shape: tuple[int, int, int]
     devices: Devices
+    split: GivenSplit | None = None
 
     def judge(
         self,
@@ -247,7 +250,7 @@ def logistic_regression(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
     """
     pooled = bench.features.moments[0]
     logits = np.full(bench.values.shape, np.nan)
-    for split in bench.deal.splits[: bench.config.folds]:
+    for split in bench.deal.splits[: int(bench.deal.fold_of.max()) + 1]:
         fitted = pooled[split.train]
         mean, spread = fitted.mean(axis=0), np.maximum(fitted.std(axis=0), 1e-12)
         standard = ((pooled - mean) / spread).astype(np.float32)

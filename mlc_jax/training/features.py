@@ -74,6 +74,10 @@ class Features(Protocol):
         """Mean and mean square over views and space, float64 [N, C] each."""
 
     @property
+    def pooled(self) -> np.ndarray:
+        """Mean over space of each image as it is, without its augmented views, float64 [N, C]."""
+
+    @property
     def filenames(self) -> Sequence[str]:
         """Of the N images, to name one of them by."""
 
@@ -85,6 +89,11 @@ def row_moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and mean square over all but the first and last axis; [n, …, C] to float64 [n, C]."""
     flat = features.reshape(len(features), -1, features.shape[-1]).astype(np.float32)
     return flat.mean(axis=1, dtype=np.float64), np.square(flat).mean(axis=1, dtype=np.float64)
+
+
+def row_means(features: np.ndarray) -> np.ndarray:
+    """Mean over space of the image itself, view 0; [n, 1 + views, h, w, C] to float64 [n, C]."""
+    return row_moments(features[:, 0])[0]
 
 
 def take_batch(inputs: jax.Array, cells: Cells, plan: Plan, step: jax.Array) -> Batch:

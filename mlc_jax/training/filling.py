@@ -46,14 +46,14 @@ def filling_rows(bench: Bench) -> Iterator[Taught]:
     config, values = bench.config, bench.values
     stage_2 = config.copy_and_resolve_references()
     stage_2.oversample = "none"  # the default of configs/multilabel.py
-    division = divide(bench.groups, values, 0.2, config.folds, config.seed)
+    division = divide(bench.groups, values, 0.2, config.folds, config.seed, bench.split)
     test = division.test
     human = values.copy()
-    human[test] = MISSING
+    human[np.concatenate([test, division.left_out])] = MISSING
     for share in config.compare.hidden:
         hidden = hide_cells(human, share, "random", config.seed)
         left = np.where(hidden, np.int8(MISSING), human)
-        deal = deal_out(config, left, bench.groups)
+        deal = deal_out(config, left, bench.groups, bench.split)
         judged = bench.judge(config, left, deal)
         fitted = [label for label in range(values.shape[1]) if label not in deal.unfit]
         said = np.nan_to_num(judged.probabilities, nan=0.5)

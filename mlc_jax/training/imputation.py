@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mlc_jax.data.collection import Collection
-from mlc_jax.data.near_copies import Groups, group_images
+from mlc_jax.data.groups import Groups, find_groups, given_split, say_torn
 from mlc_jax.data.table import MISSING
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
@@ -58,11 +58,10 @@ def impute_collection(
     devices = Devices(config.parallel)
     features = open_features(config, collection.images, backbone, devices, cache_folder(), journal)
     # Before anything is oversampled, augmented or fitted.
-    # The mean features of the leader, so that all processes find the same copies.
-    means = leaders(features.moments[0])
-    groups = group_images(collection.images.digests, means, config.near_copies)
-    journal.note(groups.note)
-    deal = deal_out(config, values, groups.of_image)
+    # The features of the leader, so that all processes find the same copies.
+    groups = find_groups(collection, leaders(features.pooled), config.near_copies, journal)
+    deal = deal_out(config, values, groups.of_image, given_split(collection))
+    say_torn(groups.of_image, deal.fold_of, collection.images.filenames, journal)
     for column, reason in deal.unfit.items():
         journal.warn(f"label {table.names[column]}: left out of fitting, {reason}; blanks stay")
     fitted = len(table.names) - len(deal.unfit)

@@ -25,6 +25,7 @@ from mlc_jax.training.features import (
     Cells,
     extractor,
     gathered,
+    row_means,
     row_moments,
     spread,
     take_batch,
@@ -67,13 +68,25 @@ class OnlineFeatures:
     devices: Devices
     waited: Callable[[float], None]
 
-    @cached_property
+    @property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """See `Features`; one run of the backbone over every view of every image."""
+        """See `Features`."""
+        means, squares, _ = self._statistics
+        return means, squares
+
+    @property
+    def pooled(self) -> np.ndarray:
+        """See `Features`."""
+        pooled: np.ndarray = self._statistics[2]
+        return pooled
+
+    @cached_property
+    def _statistics(self) -> np.ndarray:
+        """The moments and the pooled features, float64 [3, N, C], in one pass of the backbone."""
         places = self.devices.places(len(self.images))
         rows = np.arange(len(self.images))[places]
         extract = extractor(self.backbone, self.spec, self.devices.own())
-        both = np.zeros((2, len(self.images), self.backbone.channels))
+        found = np.zeros((3, len(self.images), self.backbone.channels))
         passes = extract_passes(
             self.images,
             rows,
@@ -85,10 +98,11 @@ class OnlineFeatures:
         )
         done = places.start
         for made in by_image(passes, self.spec.views.augmented + 1, IMAGES_AT_ONCE):
-            both[:, done : done + len(made)] = row_moments(made)
+            own = slice(done, done + len(made))
+            found[:2, own] = row_moments(made)
+            found[2, own] = row_means(made)
             done += len(made)
-        means, squares = united(both)
-        return means, squares
+        return united(found)
 
     @property
     def filenames(self) -> Sequence[str]:

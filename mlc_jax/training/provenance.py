@@ -22,6 +22,15 @@ from mlc_jax.settings import is_demo
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
 
+PATHS = (
+    ("data", "labels"),
+    ("data", "images"),
+    ("data", "groups"),
+    ("data", "split"),
+    ("backbone", "weights"),
+)
+"""Keys that say where something lies; what lies there is among the inputs by its digest."""
+
 
 def run_inputs(config: ConfigDict, collection: Collection, backbone: Backbone) -> dict[str, Any]:
     """What decides the result of a run: contents, not the paths they lie under."""
@@ -30,6 +39,10 @@ def run_inputs(config: ConfigDict, collection: Collection, backbone: Backbone) -
         "labels": collection.table.digest(),
         "images": collection.images.digest(),
         "weights": backbone.digest,
+    } | {
+        key: given.digest()
+        for key, given in (("groups", collection.groups), ("split", collection.split))
+        if given is not None
     }
 
 
@@ -47,7 +60,7 @@ def row_inputs(collection: Collection) -> list[Row]:
 def without_paths(config: ConfigDict) -> dict[str, Any]:
     """A configuration as JSON, without the paths of what it was run on."""
     keys = plain(config)
-    for group, key in (("data", "labels"), ("data", "images"), ("backbone", "weights")):
+    for group, key in PATHS:
         del keys[group][key]
     for key in ("accept_changes", "dry_run"):
         keys.pop(key, None)

@@ -34,6 +34,7 @@ from mlc_jax.training.feeds import (
     stored_spec,
 )
 from mlc_jax.training.parallel import Devices
+from mlc_jax.training.provenance import PATHS
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,8 +194,9 @@ def run_config(inputs: dict[str, Any], summary: dict[str, Any]) -> ConfigDict:
         return tuple(as_given(item) for item in value) if isinstance(value, list) else value
 
     config = ConfigDict(as_given(inputs["config"]))
-    for group, key in (("data", "labels"), ("data", "images"), ("backbone", "weights")):
-        config[group][key] = summary["config"][group][key]
+    for group, key in PATHS:
+        # A run of an earlier version lacks groups and split.
+        config[group][key] = summary["config"][group].get(key, "")
     # Not among the inputs, since they decide no result.
     config.accept_changes, config.dry_run = False, False
     return config

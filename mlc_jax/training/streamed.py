@@ -23,6 +23,7 @@ from mlc_jax.training.features import (
     CELLS_PER_HEAD,
     Cells,
     gathered,
+    row_means,
     row_moments,
     spread,
     take_batch,
@@ -60,17 +61,28 @@ class StreamedFeatures:
     filenames: Sequence[str]
     waited: Callable[[float], None]
 
-    @cached_property
+    @property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """See `Features`."""
+        means, squares, _ = self._statistics
+        return means, squares
+
+    @property
+    def pooled(self) -> np.ndarray:
+        """See `Features`."""
+        pooled: np.ndarray = self._statistics[2]
+        return pooled
+
+    @cached_property
+    def _statistics(self) -> np.ndarray:
+        """The moments and the pooled features, float64 [3, N, C], in one pass over the disk."""
         count, views = self.reader.shape[:2]
-        both = np.zeros((2, count, self.reader.shape[-1]))
-        means, squares = both
+        found = np.zeros((3, count, self.reader.shape[-1]))
         mine = np.arange(count)[self.devices.places(count)]
         for rows, made in watched(self._read(mine, views), FEATURES):
-            means[rows], squares[rows] = row_moments(made)
-        means, squares = united(both)
-        return means, squares
+            found[:2, rows] = row_moments(made)
+            found[2, rows] = row_means(made)
+        return united(found)
 
     def _read(self, rows: np.ndarray, views: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All views of the given rows, some rows at a time, and which rows they are."""
