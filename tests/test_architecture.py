@@ -132,6 +132,7 @@ def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
         "opencv-python-headless": "cv2",
         "orbax-checkpoint": "orbax",
         "pillow": "PIL",
+        "python-calamine": "python_calamine",
         "scikit-image": "skimage",
         "scikit-learn": "sklearn",
         "tensorflow-datasets": "tensorflow_datasets",

@@ -220,6 +220,8 @@ def test_every_number_and_name_is_checked() -> None:
         "data.names",
         "data.suffix",
         "data.prefix",
+        "data.groups",
+        "data.split",
         "backbone.name",  # when the backbone is loaded, before anything long
         "backbone.weights",
         "backbone.layer",

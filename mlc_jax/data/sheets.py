@@ -8,6 +8,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def read_sheet(sheet: Sheet, options: ReadOptions) -> RawTable:
       LabelsError: what a row or cell holds cannot be interpreted; names row, column and remedy.
       ConfigError: options that do not fit the table or each other.
     """
+    if sheet.false_values and not options.false_values:
+        options = replace(options, false_values=sheet.false_values)
     meanings = Meanings(options)
     where = str(sheet.path)
     sample = [fields for _, fields in itertools.islice(sheet.records(), SAMPLE)]

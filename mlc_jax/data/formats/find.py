@@ -6,7 +6,33 @@ from typing import Any
 import numpy as np
 
 from mlc_jax.data.annotations import table_of
-from mlc_jax.data.formats import text_table
+from mlc_jax.data.formats import (
+    archive,
+    arrays,
+    celeba,
+    class_folders,
+    coco,
+    columnar,
+    createml,
+    cvat,
+    datumaro,
+    fiftyone,
+    imaterialist,
+    json_table,
+    label_studio,
+    mmpretrain,
+    name_map,
+    nus_wide,
+    sagemaker,
+    spreadsheet,
+    text_table,
+    vertex,
+    via,
+    voc,
+    voc_image_sets,
+    wider_attributes,
+    yolo,
+)
 from mlc_jax.data.formats.record import Sheet
 from mlc_jax.data.meanings import Meanings
 from mlc_jax.data.raw_table import RawTable
@@ -17,8 +43,32 @@ from mlc_jax.label_settings import ReadOptions
 
 # Each has `detect(path, first_bytes)` and `read(path, options)`, which gives a Sheet or yields
 # Records. Text is what nothing else takes.
-FORMATS: dict[str, Any] = {}
-TEXT = "text"
+FORMATS: dict[str, Any] = {
+    "spreadsheet": spreadsheet,
+    "columnar": columnar,
+    "arrays": arrays,
+    "json_table": json_table,
+    "name_map": name_map,
+    "coco": coco,
+    "voc": voc,
+    "voc_image_sets": voc_image_sets,
+    "yolo": yolo,
+    "label_studio": label_studio,
+    "cvat": cvat,
+    "via": via,
+    "fiftyone": fiftyone,
+    "datumaro": datumaro,
+    "createml": createml,
+    "mmpretrain": mmpretrain,
+    "imaterialist": imaterialist,
+    "wider_attributes": wider_attributes,
+    "vertex": vertex,
+    "sagemaker": sagemaker,
+    "celeba": celeba,
+    "nus_wide": nus_wide,
+    "class_folders": class_folders,
+}
+TEXT, ARCHIVE = "text", "archive"
 _FIRST_BYTES = 2**16
 
 
@@ -35,14 +85,29 @@ def read_files(path: str, options: ReadOptions) -> RawTable:
 
 def _read_one(path: Path, options: ReadOptions) -> RawTable:
     name = _format_of(path, options)
-    made = (text_table if name == TEXT else FORMATS[name]).read(path, options)
-    if isinstance(made, Sheet):
-        return read_sheet(made, options)
-    return table_of(str(path), made, options, Meanings(options))
+    if name == ARCHIVE:
+        with archive.unpacked(path) as inner:
+            try:
+                return _read_one(inner, options)
+            except LabelsError as error:
+                raise LabelsError(str(error).replace(str(inner), str(path))) from None
+    try:
+        made = (text_table if name == TEXT else FORMATS[name]).read(path, options)
+        if not isinstance(made, Sheet):
+            table = table_of(str(path), made, options, Meanings(options))
+            table.notes.insert(0, f"format {name}")
+            return table
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise LabelsError(
+            f"{path} looks like {name}, but an entry of it has another form "
+            f"({type(error).__name__}: {error}); export it again, or give another format in "
+            "config.data.format"
+        ) from error
+    return read_sheet(made, options)
 
 
 def _format_of(path: Path, options: ReadOptions) -> str:
-    names = (TEXT, *FORMATS)
+    names = (TEXT, ARCHIVE, *FORMATS)
     if options.format != "auto":
         if options.format not in names:
             raise ConfigError(
@@ -69,6 +134,8 @@ def _format_of(path: Path, options: ReadOptions) -> str:
         )
     if fitting:
         return fitting[0]
+    if archive.detect(path, first_bytes):
+        return ARCHIVE
     if path.is_dir():
         raise LabelsError(
             f"{path} is a folder in which no annotations were found, and no folders of images "

@@ -51,9 +51,11 @@ class Sheet:
       records: gives line number and fields of every row, from the start, each time it is called.
       notes: what was found out about the file.
       by_spaces: whether spaces part the columns, so that names with spaces need quotes.
+      false_values: texts that mean 0 by the format.
     """
 
     path: Path
     records: Callable[[], Iterator[Row]]
     notes: tuple[str, ...]
     by_spaces: bool = False
+    false_values: tuple[str, ...] = ()
