@@ -91,19 +91,23 @@ def _read_one(path: Path, options: ReadOptions) -> RawTable:
                 return _read_one(inner, options)
             except LabelsError as error:
                 raise LabelsError(str(error).replace(str(inner), str(path))) from None
+    if name == TEXT:
+        return read_sheet(text_table.read(path, options), options)
     try:
-        made = (text_table if name == TEXT else FORMATS[name]).read(path, options)
-        if not isinstance(made, Sheet):
-            table = table_of(str(path), made, options, Meanings(options))
-            table.notes.insert(0, f"format {name}")
-            return table
+        made = FORMATS[name].read(path, options)
+        if isinstance(made, Sheet):
+            return read_sheet(made, options)
+        table = table_of(str(path), made, options, Meanings(options))
+        table.notes.insert(0, f"format {name}")
+        return table
+    except OSError as error:
+        raise LabelsError(f"{path} cannot be read as {name}: {error.strerror}") from None
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise LabelsError(
             f"{path} looks like {name}, but an entry of it has another form "
             f"({type(error).__name__}: {error}); export it again, or give another format in "
             "config.data.format"
         ) from error
-    return read_sheet(made, options)
 
 
 def _format_of(path: Path, options: ReadOptions) -> str:
