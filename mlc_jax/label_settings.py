@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from mlc_jax.errors import ConfigError
 
 CHOICES = {
@@ -95,12 +97,50 @@ class ReadOptions:
             if isinstance(field.default, tuple):
                 value = (value,) if isinstance(value, str) else tuple(_flat(value))
             given[field.name] = value
+        given["soft"] = tuple(map(_number, given["soft"]))
         used = (keys.get("groups", ""), keys.get("split", ""))
         given["used_columns"] = tuple(name for name in used if name)
         return ReadOptions(**given)
 
 
 OURS = ReadOptions(ours=True)
+
+
+def label_config() -> ConfigDict:
+    """The keys about label files, with their defaults."""
+    config = ConfigDict()
+    config.labels = ""  # labels file; empty for the embedded demo
+    config.images = ""  # image folder
+    config.format = "auto"  # of the label file; found out, and stated
+    config.encoding = ""  # of a label file in text; empty: UTF-8, UTF-16 or latin-1, found out
+    config.file_column = ""  # of the file names; empty: found out
+    config.label_columns = ()  # the columns of labels; empty: those that hold labels
+    config.ignore_columns = ()  # columns that hold no labels
+    config.tags_column = ""  # a column that lists the labels of an image
+    config.tags_separator = ""  # between them: space, comma, … or a text; empty: found out
+    config.annotator_column = ""  # who labelled; empty: found by its name
+    config.names = ()  # of labels, where the file has none; or a file with one per line
+    # In any case, with commas between several; 0, 1 and the empty cell may be among them:
+    config.true_values = ()  # texts that mean 1, beside 1 and 1.0
+    config.false_values = ()  # texts that mean 0, beside 0 and 0.0
+    config.missing_values = ()  # texts that mean missing, beside ?, NA, NaN, N/A, null, None
+    config.blank = ""  # missing | false: an empty cell; empty: missing
+    config.absent = ""  # missing | false: a label that a list or an export does not name
+    config.uncertain = ""  # missing | true | false: -1 and words of doubt; empty: an error
+    config.soft = ()  # low,high: numbers up to low are 0, from high on 1, between them missing
+    config.annotators = "majority"  # majority | agree | first, where rows of an image differ
+    config.suffix = ""  # put behind every file name: .jpg
+    config.prefix = ""  # put before every file name
+    config.match = ""  # path | name | stem: how images are found by their names; empty: auto
+    return config
+
+
+def _number(value: Any) -> Any:
+    """A number, or what cannot be one, for the check to refuse."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def _flat(value: Any) -> Iterable[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from mlc_jax.errors import ConfigError
-from mlc_jax.label_settings import ReadOptions
+from mlc_jax.label_settings import ReadOptions, label_config
 from mlc_jax.loss_settings import check_loss_config, loss_config
 
 # The names that keys may have. The modules that know them come above this one; a test compares.
@@ -48,33 +48,10 @@ def training_config(stage: str) -> ConfigDict:
     config.accept_changes = False  # true: a workdir of other inputs is begun anew, and it is said
     config.dry_run = False  # set by --dry_run
 
-    config.data = ConfigDict()
-    config.data.labels = ""  # labels file; empty for the embedded demo
-    config.data.images = ""  # image folder
+    config.data = label_config()
     config.data.demo = config_dict.placeholder(bool)  # whether these are drawn data; found out
     config.data.image_size = config_dict.placeholder(tuple)  # (height, width)
     config.data.max_bad_fraction = 0.01  # rows and images that may be left out
-    config.data.format = "auto"  # of the label file; found out, and stated
-    config.data.encoding = ""  # of a label file in text; empty: UTF-8, UTF-16 or latin-1, found out
-    config.data.file_column = ""  # of the file names; empty: found out
-    config.data.label_columns = ()  # the columns of labels; empty: those that hold labels
-    config.data.ignore_columns = ()  # columns that hold no labels
-    config.data.tags_column = ""  # a column that lists the labels of an image
-    config.data.tags_separator = ""  # between them: space, comma, … or a text; empty: found out
-    config.data.annotator_column = ""  # who labelled; empty: found by its name
-    config.data.names = ()  # of labels, where the file has none; or a file with one per line
-    # In any case, with commas between several; 0, 1 and the empty cell may be among them:
-    config.data.true_values = ()  # texts that mean 1, beside 1 and 1.0
-    config.data.false_values = ()  # texts that mean 0, beside 0 and 0.0
-    config.data.missing_values = ()  # texts that mean missing, beside ?, NA, NaN, N/A, null, None
-    config.data.blank = ""  # missing | false: an empty cell; empty: missing
-    config.data.absent = ""  # missing | false: a label that a list or an export does not name
-    config.data.uncertain = ""  # missing | true | false: -1 and words of doubt; empty: an error
-    config.data.soft = ()  # low,high: numbers up to low are 0, from high on 1, between them missing
-    config.data.annotators = "majority"  # majority | agree | first, where rows of an image differ
-    config.data.suffix = ""  # put behind every file name: .jpg
-    config.data.prefix = ""  # put before every file name
-    config.data.match = ""  # path | name | stem: how images are found by their names; empty: auto
     # A column of the labels file, or a file of two columns, file name and value:
     config.data.groups = ""  # images that lie on one side of every split: patient, scene, product
     config.data.split = ""  # train, val and test, or numbers of folds: used as given
