@@ -1,5 +1,6 @@
 """Convert: a label file of any format as the table that the other jobs read, with its receipt."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ from mlc_jax.data.labels import (
     write_quarantine,
 )
 from mlc_jax.data.stream import Listing
-from mlc_jax.errors import ConfigError, LabelsError
+from mlc_jax.errors import ConfigError, LabelsError, WorkdirError
 from mlc_jax.files.atomic import write_json, write_text
-from mlc_jax.files.outputs import clear
 from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
 from mlc_jax.label_settings import OURS, ReadOptions
@@ -50,7 +50,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise ConfigError("config.data.labels is empty; give a label file or an export's folder")
     file = read(config)
     with owned(workdir):
-        clear(workdir, config.stage, (*OUTPUTS, *(name for name, _ in FORMS.values())))
+        make_room(workdir, config.data.labels)
         for line in file.receipt.lines():
             journal.note(line)
         for text in file.notes:
@@ -93,6 +93,31 @@ def read(config: ConfigDict) -> LabelsFile:
     if not ours:
         refuse_without_zeros(file, options, config.data.labels)
     return file
+
+
+def make_room(workdir: Path, labels: str) -> None:
+    """Removes an earlier conversion of the same label file.
+
+    Raises:
+      WorkdirError: anything else lies there under the names of the outputs.
+    """
+    outputs = ("run.json", "cells.csv", *OUTPUTS, *(name for name, _ in FORMS.values()))
+    found = [name for name in outputs if (workdir / name).exists()]
+    try:
+        earlier = json.loads((workdir / "summary.json").read_text())
+        own = earlier["stage"] == "convert" and earlier["labels_file"] == labels
+    except (OSError, ValueError, KeyError, TypeError):
+        own = not (workdir / "summary.json").exists() and not found
+    if not own or {"run.json", "cells.csv"} & set(found):
+        held = found[0] if found else "summary.json"
+        raise WorkdirError(
+            f"{workdir} holds {held}, which is no conversion of {labels}; choose another --workdir"
+        )
+    write_json(
+        workdir / "summary.json", {"stage": "convert", "labels_file": labels, "finished": False}
+    )
+    for name in found:
+        (workdir / name).unlink()
 
 
 def write_columns(path: Path, file: LabelsFile) -> None:

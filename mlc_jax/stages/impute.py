@@ -95,7 +95,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         write_suspects(workdir / "suspects.csv", table, judgement)
         write_quarantine(workdir / "quarantine.csv", collection.quarantine)
         write_json(workdir / "thresholds.json", threshold_records(config, table, judgement))
-        summary = describe_run(config, collection, backbone, journal) | {
+        summary = describe_run(config, workdir, collection, backbone, journal) | {
             "labels": label_records(table, completed, made.completion, guards, collection.truth),
             "oof": {"macro_roc_auc": judgement.macro_roc_auc._asdict()},
             "acceptance": acceptance_record(config, completed, judgement),
