@@ -18,7 +18,7 @@ import numpy as np
 import safetensors
 
 from mlc_jax.data.dataset import Rejected
-from mlc_jax.data.labels import Quarantined
+from mlc_jax.data.raw_table import Quarantined
 from mlc_jax.data.stream import ImageBatch
 from mlc_jax.errors import CheckpointError, ConfigError
 from mlc_jax.files.atomic import replacing
