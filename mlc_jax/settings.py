@@ -56,6 +56,7 @@ def training_config(stage: str) -> ConfigDict:
     config.data.images = ""  # image folder
     # Whether these are drawn data; found out. true: the embedded demo (impute: also without data).
     config.data.demo = config_dict.placeholder(bool)
+    config.data.follow_links = False  # true: links in the image folder may lead out of it
     config.data.image_size = config_dict.placeholder(tuple)  # (height, width)
     config.data.max_bad_fraction = 0.01  # rows and images that may be left out
     # In any case, with commas between several; 0, 1 and the empty cell may be among them:
