@@ -225,7 +225,8 @@ def test_every_number_and_name_is_checked() -> None:
         "backbone.name",  # when the backbone is loaded, before anything long
         "backbone.weights",
         "backbone.layer",
-        "backbone.fold_batch_norm",  # booleans have no bad value
+        "data.follow_links",  # booleans have no bad value
+        "backbone.fold_batch_norm",
         "features.cache",
         "features.file",  # when the file is read, before anything else
         "features.measure",
