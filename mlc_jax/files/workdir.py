@@ -22,6 +22,8 @@ RUN_FILES = (
     "split.json",
     "suspects.csv",
     "quarantine.csv",
+    "groups.csv",
+    "split.csv",
     "thresholds.json",
     "metrics.jsonl",
     "report.html",

@@ -86,8 +86,8 @@ def test_a_file_that_cannot_be_used_is_refused_with_its_rows(
 
 
 def test_neither_a_file_nor_a_column_is_refused_with_the_columns_there_are(tmp_path: Path) -> None:
+    columns = {"patient": ("1",), "site": ("2",)}
     with pytest.raises(ConfigError, match=r"config\.data\.groups='scan'.*'patient', 'site'"):
-        columns = {"patient": ("1",), "site": ("2",)}
         read_given("groups", "scan", columns, ("a.jpg",), tmp_path / "labels.csv")
     assert read_given("groups", "", {}, ("a.jpg",), tmp_path / "labels.csv") is None
 

@@ -1,0 +1,239 @@
+"""What goes together lies on one side of everything that judges, in every job."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image, ImageDraw
+
+from configs import compare as compare_config
+from configs import impute as impute_config
+from configs import multilabel as multilabel_config
+from mlc_jax.data.collection import open_collection
+from mlc_jax.errors import LabelsError, MlcError, WorkdirError
+from mlc_jax.journal import Journal
+from mlc_jax.settings import cache_folder, resolve
+from mlc_jax.stages import compare, impute, multilabel
+from mlc_jax.training.feeds import choose_backbone
+
+SCENES, FRAMES, BURST = 30, 3, 20
+JOBS: dict[str, tuple[Any, Callable[[ConfigDict, Path], dict[str, Any]]]] = {
+    "impute": (impute_config, impute.run),
+    "multilabel": (multilabel_config, multilabel.run),
+    "compare": (compare_config, compare.run),
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn scenes of three frames, and a burst of 20; labels are dealt to scenes at random."""
+    folder = tmp_path_factory.mktemp("scenes")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for scene in range(SCENES + 1):
+        picture = Image.new("RGB", (96, 96), tuple(rng.integers(0, 256, 3).tolist()))
+        draw = ImageDraw.Draw(picture)
+        for _ in range(12):
+            x, y, r = (*rng.integers(0, 96, 2).tolist(), int(rng.integers(8, 40)))
+            kind = draw.ellipse if rng.random() < 0.5 else draw.rectangle
+            kind((x - r, y - r, x + r, y + r), fill=tuple(rng.integers(0, 256, 3).tolist()))
+        labels = (rng.random(2) < 0.5).astype(int).tolist()
+        for frame in range(BURST if scene == SCENES else FRAMES):
+            name = f"scene{scene:02}_frame{frame:02}.jpg"
+            picture.save(folder / "images" / name, quality=99 - frame // 4)
+            rows.append([name, *labels])
+    write(folder / "labels.csv", ["filename", "one", "two"], rows)
+    return folder
+
+
+def write(file: Path, header: list[str], rows: list[list[Any]]) -> Path:
+    with file.open("w", newline="") as out:
+        csv.writer(out).writerows([header, *rows])
+    return file
+
+
+def configured(job: str, data: Path, **changes: Any) -> ConfigDict:
+    config: ConfigDict = JOBS[job][0].get_config()
+    keys = {
+        "data.labels": str(data / "labels.csv"),
+        "data.images": str(data / "images"),
+        "data.image_size": (32, 32),
+        "backbone.name": "mobilenet_v2",
+        "backbone.weights": "random",
+        "features.views": 0,
+        "head.name": "linear",
+        "epochs": 6,
+        "folds": 3,
+        "batch_size": 16,
+    } | {key.replace("__", "."): value for key, value in changes.items()}
+    config.update_from_flattened_dict(keys)
+    return config
+
+
+def scene_of(names: pd.Series) -> pd.Series:
+    return names.str[:7]
+
+
+def test_labels_dealt_to_scenes_are_not_learned_by_the_classifier(
+    scenes: Path, tmp_path: Path
+) -> None:
+    """Without groups the same run finds what is not there."""
+    found = {}
+    for name, similarity in (("grouped", 0.9), ("alone", 2.0)):
+        config = configured("multilabel", scenes, near_copies=similarity)
+        found[name] = multilabel.run(config, tmp_path / name)
+    split = json.loads((tmp_path / "grouped" / "split.json").read_text())
+    held_in = {row[:7] for row in pd.read_csv(scenes / "labels.csv")["filename"]} - {
+        name[:7] for name in split["test"]
+    }
+    assert len(split["test"]) + len(split["held_in"]) == SCENES * FRAMES + BURST
+    assert len(held_in) + len({name[:7] for name in split["test"]}) == SCENES + 1
+    data = found["grouped"]["data"]
+    assert data["groups"]["count"] == SCENES + 1
+    assert data["groups"]["largest"] == BURST
+    assert any(f"one group holds {BURST} of 110 images" in w for w in found["grouped"]["warnings"])
+    assert found["alone"]["test"]["macro_roc_auc"]["value"] > 0.9
+    assert found["grouped"]["test"]["macro_roc_auc"]["value"] < 0.8
+    assert any(record["learnable"] for record in found["alone"]["labels"].values())
+    assert not any(record["learnable"] for record in found["grouped"]["labels"].values())
+
+
+def test_labels_dealt_to_scenes_are_not_learned_by_the_heads(scenes: Path, tmp_path: Path) -> None:
+    found = impute.run(configured("impute", scenes, impute__rounds=0), tmp_path)
+    cells = pd.read_csv(tmp_path / "cells.csv")
+    folds = cells.groupby(scene_of(cells["filename"]))["fold"].nunique()
+    assert len(folds) == SCENES + 1
+    assert (folds == 1).all()
+    assert found["data"]["groups"]["count"] == SCENES + 1
+    assert len(found["data"]["near_copies"]) == SCENES * FRAMES + BURST - (SCENES + 1)
+    assert not any(record["learnable"] for record in found["labels"].values())
+
+
+def test_what_compares_ways_to_learn_has_the_same_groups(scenes: Path, cache: Path) -> None:
+    config = resolve(configured("compare", scenes), lambda _: None)
+    journal = Journal()
+    collection = open_collection(config, cache_folder(), journal)
+    bench, groups = compare.open_bench(
+        config, collection, choose_backbone(config, journal), journal
+    )
+    scene = scene_of(pd.Series(collection.images.filenames)).to_numpy()
+    assert len(set(groups.of_image.tolist())) == SCENES + 1
+    for split in bench.deal.splits:
+        sides = [set(scene[rows]) for rows in (split.train, split.stop, split.predict)]
+        assert sum(map(len, sides)) == len(set.union(*sides)) == SCENES + 1
+
+
+def test_another_member_s_values_move_nothing_that_judges_an_image(
+    scenes: Path, tmp_path: Path
+) -> None:
+    """The values of a scene's other frames are changed, and its first one is judged as before."""
+    rows = list(csv.reader((scenes / "labels.csv").open()))[1:]
+    names = [name for name, *_ in rows]
+    split = write(
+        tmp_path / "split.csv", ["filename", "fold"], [[n, int(n[5:7]) % 3] for n in names]
+    )
+    others = {f"scene04_frame{frame:02}.jpg" for frame in range(1, FRAMES)}
+    turned = [
+        [name, *(1 - int(value) if name in others else value for value in values)]
+        for name, *values in rows
+    ]
+    probabilities = []
+    for number, labels in enumerate((rows, turned)):
+        file = write(tmp_path / f"labels{number}.csv", ["filename", "one", "two"], labels)
+        config = configured("impute", scenes, data__split=str(split), impute__rounds=0)
+        config.data.labels = str(file)
+        impute.run(config, tmp_path / str(number))
+        cells = pd.read_csv(tmp_path / str(number) / "cells.csv").set_index("filename")
+        probabilities.append(cells["probability"])
+    own = probabilities[0].index == "scene04_frame00.jpg"
+    np.testing.assert_array_equal(probabilities[0][own], probabilities[1][own])
+    other_folds = probabilities[0].index.str.startswith("scene05")
+    assert (probabilities[0][other_folds] != probabilities[1][other_folds]).all()
+
+
+def given_files(data: Path, folder: Path) -> tuple[Path, Path]:
+    """Groups of two scenes each, and a split that keeps them whole."""
+    names = [row[0] for row in csv.reader((data / "labels.csv").open())][1:]
+    parts = ("train", "train", "train", "val", "test")
+    return (
+        write(folder / "g.csv", ["filename", "g"], [[n, int(n[5:7]) // 2] for n in names]),
+        write(
+            folder / "s.csv", ["filename", "s"], [[n, parts[int(n[5:7]) // 2 % 5]] for n in names]
+        ),
+    )
+
+
+def test_a_given_split_is_used_by_the_classifier_as_it_is(scenes: Path, tmp_path: Path) -> None:
+    groups, split = given_files(scenes, tmp_path)
+    config = configured("multilabel", scenes, data__split=str(split), data__groups=str(groups))
+    summary = multilabel.run(config, tmp_path / "run")
+    given = pd.read_csv(split).set_index("filename")["s"]
+    held_out = json.loads((tmp_path / "run" / "split.json").read_text())["test"]
+    assert set(held_out) == set(given.index[given == "test"])
+    assert summary["data"]["given_split"]["images"] == given.value_counts().to_dict()
+    assert summary["data"]["given_groups"]["groups"] == 16
+    assert summary["data"]["groups"]["count"] == 16
+    assert summary["data"]["left_out_of_split"] == []
+    inputs = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert {"groups", "split"} <= inputs.keys()
+    # Another grouping is another run.
+    text = groups.read_text()
+    groups.write_text(text.replace("scene03_frame00.jpg,1", "scene03_frame00.jpg,0"))
+    with pytest.raises(WorkdirError, match="groups"):
+        multilabel.run(config, tmp_path / "run")
+
+
+def test_the_parts_of_a_given_split_are_folds_of_impute_and_go_with_its_table(
+    scenes: Path, tmp_path: Path
+) -> None:
+    groups, split = given_files(scenes, tmp_path)
+    config = configured("impute", scenes, data__split=str(split), data__groups=str(groups))
+    config.impute.rounds = 0
+    impute.run(config, tmp_path / "run")
+    cells = pd.read_csv(tmp_path / "run" / "cells.csv")
+    part = cells["filename"].map(pd.read_csv(split).set_index("filename")["s"])
+    assert set(cells["fold"][part == "val"]) == {0}
+    assert set(cells["fold"][part == "train"]) == {1, 2}
+    assert set(cells["fold"][part == "test"]) == {3}
+    # The completed table brings both along.
+    config = configured("multilabel", scenes, data__labels=str(tmp_path / "run" / "labels.csv"))
+    summary = multilabel.run(config, tmp_path / "next")
+    assert summary["data"]["given_groups"]["groups"] == 16
+    assert summary["data"]["test"] == int((part == "test").sum() / 2)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_groups_that_contradict_the_split_are_refused_before_an_image_is_read(
+    job: str, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups, split = given_files(scenes, tmp_path)
+    split.write_text(
+        split.read_text().replace("scene03_frame01.jpg,train", "scene03_frame01.jpg,test")
+    )
+
+    def never(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("mlc_jax.data.collection.prepare_images", never)
+    config = configured(job, scenes, data__split=str(split), data__groups=str(groups))
+    torn = r"group '1': .*scene03_frame01\.jpg \(row \d+\) in test"
+    with pytest.raises(LabelsError, match=torn):
+        JOBS[job][1](config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_groups_too_large_for_folds_are_refused_with_a_remedy(
+    job: str, scenes: Path, tmp_path: Path
+) -> None:
+    names = [row[0] for row in csv.reader((scenes / "labels.csv").open())][1:]
+    file = write(tmp_path / "g.csv", ["filename", "g"], [[n, int(n[5:7]) > 20] for n in names])
+    config = configured(job, scenes, data__groups=str(file))
+    with pytest.raises(MlcError, match=r"the 2 groups that the 110 images form"):
+        JOBS[job][1](config, tmp_path / "run")
