@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlc_jax.assess.intervals import Interval, bootstrap_interval, macro_roc_auc_statistic
+from mlc_jax.assess.calibration import cross_fitted_platt
+from mlc_jax.assess.intervals import NOT_DEFINED, Interval, macro_roc_auc_interval
 from mlc_jax.assess.learnability import LEVEL, holm, permutation_p
 
 _RIDGE = 1.0
@@ -22,7 +23,7 @@ class Blankness:
     """What the images tell about which cells of one label are blank.
 
     Attributes:
-      auc: out-of-fold ROC AUC of predicting that a cell is blank, with a 95 % interval over images;
+      auc: out-of-fold ROC AUC of predicting that a cell is blank, with a 95 % interval over groups;
         NaN where it was not tested.
       p_holm: by `permutation_p`, Holm-adjusted over labels.
       predictable: whether p is below `LEVEL`.
@@ -36,7 +37,7 @@ class Blankness:
 
 
 def judge_blankness(
-    features: np.ndarray,
+    scores: np.ndarray,
     blank: np.ndarray,
     folds: np.ndarray,
     groups: np.ndarray,
@@ -46,21 +47,20 @@ def judge_blankness(
     """Tests every label.
 
     Args:
-      features: float [N, C], one vector per image; labels have no part in them.
+      scores: float64 [N, L], by `ridge_scores` of the blank cells.
       blank: bool [N, L], cells that nobody gave.
       folds: int [N]; each fold is scored by a fit on the others.
-      groups: int [N], equal for copies of an image, which are resampled together.
-      seed: of permutations and resamples.
+      groups: int [N], equal for copies of an image, which go together.
+      seed: of permutations.
     """
     counts = blank.sum(axis=0)
     tested = (np.minimum(counts, len(blank) - counts) >= FEWEST).tolist()
-    scores = ridge_scores(features, blank.astype(np.float64), folds)
     everything = np.ones(len(blank), np.bool_)
     p_values = np.full(blank.shape[1], np.nan)
     for label in np.flatnonzero(tested).tolist():
         own = blank[:, label].astype(np.int8)
         _, p_values[label], _, _ = permutation_p(
-            own, everything, scores[:, label], folds, seed=seed + label
+            own, everything, scores[:, label], folds, groups, seed=seed + label
         )
     adjusted = holm(p_values)
     found = []
@@ -68,19 +68,32 @@ def judge_blankness(
         if not is_tested:
             nan = float("nan")
             few = f"{counts[label]} of {len(blank)} cells are blank: nothing to test"
-            found.append(Blankness(Interval(nan, nan, nan), nan, False, few))
+            found.append(Blankness(NOT_DEFINED, nan, False, few))
             continue
         column = blank[:, label : label + 1].astype(np.int8)
-        area = bootstrap_interval(
-            macro_roc_auc_statistic(column, everything[:, None], scores[:, label : label + 1]),
-            len(blank),
-            seed=seed,
-            groups=groups,
-        )
+        column_scores = scores[:, label : label + 1]
+        area = macro_roc_auc_interval(column, everything[:, None], column_scores, folds, groups)
         p = float(adjusted[label])
         told = f"AUC {area.value:.2f} ({area.low:.2f} to {area.high:.2f}), p {p:.2g} after Holm"
         found.append(Blankness(area, p, p < LEVEL, told))
     return found
+
+
+def known_chances(scores: np.ndarray, blank: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """The chance that a cell is known, float64 [N, L], from its image and out of fold.
+
+    Args:
+      scores, blank, folds: see `judge_blankness`. Where too few cells are blank or known for a
+        test, the chance is their share.
+    """
+    counts = blank.sum(axis=0)
+    tested = np.minimum(counts, len(blank) - counts) >= FEWEST
+    chances = np.broadcast_to(1 - counts / len(blank), blank.shape).copy()
+    everything = np.broadcast_to(tested, blank.shape)
+    calibrated, maps = cross_fitted_platt(scores, blank.astype(np.int8), everything.copy(), folds)
+    fitted = [label for label in np.flatnonzero(tested).tolist() if label not in maps.reasons]
+    chances[:, fitted] = 1 - calibrated[:, fitted]
+    return chances
 
 
 def ridge_scores(features: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> np.ndarray:

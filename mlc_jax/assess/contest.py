@@ -6,9 +6,9 @@ import numpy as np
 
 from mlc_jax.assess.intervals import (
     Interval,
-    bootstrap_interval,
+    linear_interval,
+    macro_roc_auc_gap,
     macro_roc_auc_interval,
-    macro_roc_auc_statistic,
 )
 from mlc_jax.assess.metrics import log_loss
 from mlc_jax.assess.multilabel import multilabel_metrics
@@ -21,9 +21,9 @@ class Standing:
     Attributes:
       figures: macro_roc_auc, map, macro_f1, hamming_score, brier, ece, log_loss; NaN where not
         defined.
-      auc: macro ROC AUC with its 95 % interval over images.
+      auc: macro ROC AUC within folds with its 95 % interval over groups.
       auc_gap, log_loss_gap: this answer's figure minus the reference's, with paired 95 % intervals:
-        both are resampled together, so what is hard for both does not blur the difference.
+        what is hard for both does not blur the difference.
     """
 
     figures: dict[str, float]
@@ -38,9 +38,8 @@ def stand(
     probabilities: np.ndarray,
     thresholds: np.ndarray,
     reference: np.ndarray,
+    folds: np.ndarray,
     groups: np.ndarray,
-    *,
-    seed: int,
 ) -> Standing:
     """Measures one answer against a reference.
 
@@ -49,26 +48,24 @@ def stand(
       mask: bool [N, L], cells that a person gave, of labels that have a model.
       probabilities, reference: float64 [N, L] in [0, 1] where `mask`.
       thresholds: float64 [N, L].
-      groups: int [N], equal for copies of an image, which are resampled together.
-      seed: of the resamples.
+      folds: int [N], the fold that each image was scored in.
+      groups: int [N], equal for copies of an image, which go together.
     """
     own, other = np.nan_to_num(probabilities), np.nan_to_num(reference)
     metrics = multilabel_metrics(labels, mask, own, np.nan_to_num(thresholds, nan=1.0)).values
-    names = ("macro_roc_auc", "map", "macro_f1", "hamming_score", "brier", "ece")
-    figures = {name: metrics[name] for name in names}
+    names = ("map", "macro_f1", "hamming_score", "brier", "ece")
+    area = macro_roc_auc_interval(labels, mask, own, folds, groups)
+    figures = {"macro_roc_auc": area.value} | {name: metrics[name] for name in names}
     figures["log_loss"] = log_loss(labels[mask] == 1, own[mask])
-    mine = macro_roc_auc_statistic(labels, mask, own)
-    theirs = macro_roc_auc_statistic(labels, mask, other)
     losses = _row_losses(labels, mask, own) - _row_losses(labels, mask, other)
     cells = mask.sum(axis=1).astype(np.float64)
-    count = len(labels)
+    count = max(float(cells.sum()), 1.0)
+    gap = float(losses.sum()) / count
     return Standing(
         figures,
-        macro_roc_auc_interval(labels, mask, own, seed=seed, groups=groups),
-        bootstrap_interval(lambda w: mine(w) - theirs(w), count, seed=seed, groups=groups),
-        bootstrap_interval(
-            lambda w: (w @ losses) / np.maximum(w @ cells, 1.0), count, seed=seed, groups=groups
-        ),
+        area,
+        macro_roc_auc_gap(labels, mask, own, other, folds, groups),
+        linear_interval(gap, (losses - gap * cells) / count, groups),
     )
 
 

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+FEWEST_PAIRS = 5
+"""Of fewer pairs one that differs may be one slip, and says nothing of the labels."""
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -20,6 +23,11 @@ class Agreement:
     pairs: int
     disagree: int
     ceiling: float
+
+    @property
+    def contradictory(self) -> bool:
+        """Whether copies disagree, on the evidence of `FEWEST_PAIRS` pairs at least."""
+        return self.disagree > 0 and self.pairs >= FEWEST_PAIRS
 
 
 def agreement_of_copies(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlc_jax.assess.intervals import Interval
+from mlc_jax.assess.intervals import Interval, macro_roc_auc_interval
 from mlc_jax.assess.learnability import LEVEL, holm, permutation_p
 from mlc_jax.assess.multilabel import MultilabelMetrics, multilabel_metrics
 
@@ -17,7 +17,8 @@ class TestFigures:
 
     Attributes:
       metrics: of all labels together and of each.
-      intervals: 95 % bootstrap intervals over images of the figures of all labels together.
+      intervals: 95 % intervals over groups of the figures of all labels together; by
+        `macro_roc_auc_interval` of the macro ROC AUC, by the bootstrap of the others.
       p_values: float64 [L], of each AUC by `permutation_p`, Holm-adjusted; NaN without a test.
       verdict: for people, whether the ranking is better than chance.
     """
@@ -48,6 +49,7 @@ def judge_test(
       seed: of resamples and permutations.
     """
     metrics = multilabel_metrics(labels, mask, probabilities, thresholds)
+    one_fold = np.zeros(len(labels), np.int64)
     p_values = holm(
         np.array(
             [
@@ -55,7 +57,8 @@ def judge_test(
                     labels[:, column],
                     mask[:, column],
                     probabilities[:, column],
-                    np.zeros(len(labels), np.int64),
+                    one_fold,
+                    groups,
                     seed=seed + column,
                 )[1]
                 for column in range(labels.shape[1])
@@ -63,7 +66,8 @@ def judge_test(
         )
     )
     intervals = _intervals(labels, mask, probabilities, thresholds, groups, metrics, seed)
-    area = intervals["macro_roc_auc"]
+    area = macro_roc_auc_interval(labels, mask, probabilities, one_fold, groups)
+    intervals["macro_roc_auc"] = area
     better = int((p_values < LEVEL).sum())
     told = f"macro AUC {area.value:.3f} (95 % interval {area.low:.3f} to {area.high:.3f})"
     tested = int((~np.isnan(p_values)).sum())

@@ -1,22 +1,36 @@
-"""Bootstrap intervals over images: how far a figure would move if other images had been drawn.
+"""95 % intervals in closed form: how far a figure would move if other groups of images were drawn.
 
-A resample is a count per image rather than a list of images, so a ranking figure needs one sort in
-all, with the counts as weights, where re-sorting each resample would need a thousand.
+A figure's influence says by how much each image moves it. Images of one group (copies, a burst, a
+patient) go together, so influences are summed over a group before they are squared: the sandwich
+estimate of the variance (Liang and Zeger, 1986), which costs one pass over the cells.
+
+The ROC AUC is that within folds: the share of (positive, negative) pairs of one fold that are in
+order. Pairs across folds compare scores of different models, and their levels, calibrated or not,
+run against the share of positives in the fold that was left out, which pulls the AUC of pooled
+folds below 0.5 where nothing can be learned (Parker, Günter and Bedo, BMC Bioinformatics 8:326,
+2007). Its influence curve is that of LeDell, Petersen and van der Laan (Electronic Journal of
+Statistics 9:1583, 2015); on one fold, that of DeLong, DeLong and Clarke-Pearson (1988).
+
+That curve takes the scores as given, but those of a fold come from the labels of the others, and
+theirs from the fold's own. What two labels say of each other is so counted in both directions. For
+scores that are linear in the labels, s = H y with H symmetric, the part of the variance that noise
+has in the scores doubles: where nothing can be learned it is all of it (simulated: 1.8 to 2.0 times
+the variance with scores as given), and it vanishes where the scores rank perfectly. Between them
+1 + 4 A (1 − A) is used, which is above what was simulated (1.3 to 1.4 at an AUC of 0.7).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import t as student
 
 from mlc_jax.assess.known import known_cells
-from mlc_jax.assess.ranks import tie_starts
 
-Statistic = Callable[[np.ndarray], np.ndarray]
-"""From weights float64 [R, n], how often each of n images counts in each of R resamples, to R
-values, NaN where not defined."""
-
-_BLOCK_WEIGHTS = 1 << 20
+_TAIL = 0.975
+_NORMAL = 1.959963984540054  # the normal's quantile at _TAIL
 
 
 class Interval(NamedTuple):
@@ -27,117 +41,204 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_interval(
-    statistic: Statistic,
-    n: int,
-    *,
-    seed: int,
-    resamples: int = 1000,
-    groups: np.ndarray | None = None,
-) -> Interval:
-    """Percentile bootstrap (Efron and Tibshirani, 1993, chapter 13) at 95 %.
+NOT_DEFINED = Interval(float("nan"), float("nan"), float("nan"))
 
-    Resamples in which the figure is not defined (none of them drew a rare class) are left out; the
-    interval is NaN where that is more than half of them.
 
-    Args:
-      statistic: of weights; for a mean of per-image figures f [n] it is
-        `lambda weights: weights @ f / weights.sum(axis=1)`.
-      n: how many images.
-      seed: of the draws; the same seed gives the same draws whatever the statistic, so that the
-        difference of two figures can be a statistic as well.
-      resamples: how many.
-      groups: int [n]; images of equal number are copies and are drawn together. None: no copies.
+@dataclass(frozen=True)
+class FoldAuc:
+    """The ROC AUC within folds of one label.
 
-    Returns:
-      the value on all images, and the 2.5 % and 97.5 % quantiles of the resampled ones.
+    Attributes:
+      value: share of the pairs that are in order, ties half; NaN without a pair.
+      influence: float64 [N], each image's; zero where the cell is not known. They add up to 0.
+      positives, negatives: int64 [F], known cells of each fold that holds both.
     """
-    value = float(statistic(np.ones((1, n)))[0])
-    if np.isnan(value):
-        return Interval(value, value, value)
-    members = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
-    drawn = int(np.max(members)) + 1
-    rng = np.random.default_rng(seed)
-    block = max(1, _BLOCK_WEIGHTS // n)
-    figures = []
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        # n draws with replacement, counted: the multinomial with equal shares, and faster to make.
-        picks = rng.integers(drawn, size=(rows, drawn)) + drawn * np.arange(rows)[:, None]
-        counts = np.bincount(picks.ravel(), minlength=rows * drawn).reshape(rows, drawn)
-        figures.append(statistic(counts[:, members].astype(np.float64)))
-    resampled = np.concatenate(figures)
-    defined = resampled[~np.isnan(resampled)]
-    if 2 * defined.size < resamples:
-        return Interval(value, float("nan"), float("nan"))
-    low, high = np.quantile(defined, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
+
+    value: float
+    influence: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
 
 
-def macro_roc_auc_statistic(labels: np.ndarray, mask: np.ndarray, scores: np.ndarray) -> Statistic:
-    """The mean over labels of the ROC AUC over known cells, as a statistic to bootstrap.
-
-    Labels that have one class only, in all or in a resample, are left out of the mean there.
+def fold_auc(
+    labels: np.ndarray, mask: np.ndarray, scores: np.ndarray, folds: np.ndarray
+) -> FoldAuc:
+    """Counts the pairs of each fold.
 
     Args:
-      labels: int8 [N, L], 0 or 1 where known; one label's own AUC with L = 1.
-      mask: bool [N, L].
-      scores: float [N, L], on any scale.
+      labels: int8 [N], 0 or 1 where known.
+      mask: bool [N], cells that a person gave.
+      scores: float [N], on any scale.
+      folds: int [N], the fold that each image was scored in; all equal on a test split.
 
     Raises:
       ValueError, NumericsError: see `known_cells`.
     """
-    per_label = [
-        _weighted_auc(labels[:, column], mask[:, column], scores[:, column])
-        for column in range(labels.shape[1])
-    ]
+    positive, known = known_cells(labels, mask, scores)
+    images = np.flatnonzero(mask)
+    numbers, fold = np.unique(folds[images], return_inverse=True)
+    order = np.lexsort((known, fold))
+    images, positive, fold, known = images[order], positive[order], fold[order], known[order]
+    new = np.ones(images.size, bool)
+    new[1:] = (known[1:] != known[:-1]) | (fold[1:] != fold[:-1])
+    run = np.cumsum(new) - 1
+    starts = np.flatnonzero(new)
+    ends = np.append(starts[1:], images.size)
+    hits = np.append(0, np.cumsum(positive))
+    misses = np.arange(images.size + 1) - hits
+    first = np.searchsorted(fold, np.arange(numbers.size), side="left")
+    last = np.searchsorted(fold, np.arange(numbers.size), side="right")
+    of_fold = hits[last] - hits[first], misses[last] - misses[first]
+    # A positive's negatives below it, a negative's positives above it; ties count half.
+    below = (misses[starts] + misses[ends])[run] / 2 - misses[first][fold]
+    above = hits[last][fold] - (hits[starts] + hits[ends])[run] / 2
+    pairs = int(np.dot(*of_fold))
+    influence = np.zeros(labels.shape)
+    both = (of_fold[0] > 0) & (of_fold[1] > 0)
+    counts = of_fold[0][both], of_fold[1][both]
+    if not pairs:
+        return FoldAuc(float("nan"), influence, *counts)
+    area = float(below[positive].sum() / pairs)
+    others = np.where(positive, of_fold[1][fold], of_fold[0][fold])
+    influence[images] = (np.where(positive, below, above) - area * others) / pairs
+    return FoldAuc(area, influence, *counts)
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        areas = np.full((len(per_label), len(weights)), np.nan)
-        for row, area in enumerate(per_label):
-            areas[row] = area(weights)
-        defined = np.count_nonzero(~np.isnan(areas), axis=0)
-        mean = np.full(len(weights), np.nan)
-        np.divide(np.nansum(areas, axis=0), defined, out=mean, where=defined > 0)
-        return mean
 
-    return statistic
+def group_sums(influence: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """float64 [G], sums of float64 [N] over the images of each group of int [N]."""
+    return np.bincount(np.unique(groups, return_inverse=True)[1], influence)
+
+
+def linear_interval(value: float, influence: np.ndarray, groups: np.ndarray) -> Interval:
+    """value ± t · standard error, t with one degree of freedom less than there are groups.
+
+    Args:
+      value: of the figure; NaN gives NaN.
+      influence: float64 [N], of each image, zero where it has no part in the figure; NaN interval
+        where one group alone has. All zero: nothing can move the figure.
+      groups: int [N], equal for images that go together.
+    """
+    sums = group_sums(influence, groups)
+    taking_part = int(np.count_nonzero(group_sums(influence != 0, groups)))
+    if not taking_part:
+        return Interval(value, value, value)
+    if np.isnan(value) or taking_part == 1:
+        return Interval(value, float("nan"), float("nan"))
+    error = np.sqrt(np.sum(sums**2) * taking_part / (taking_part - 1))
+    reach = float(student.ppf(_TAIL, taking_part - 1) * error)
+    return Interval(value, value - reach, value + reach)
 
 
 def macro_roc_auc_interval(
     labels: np.ndarray,
     mask: np.ndarray,
     scores: np.ndarray,
-    *,
-    seed: int,
-    resamples: int = 1000,
-    groups: np.ndarray | None = None,
+    folds: np.ndarray,
+    groups: np.ndarray,
 ) -> Interval:
-    """`bootstrap_interval` of `macro_roc_auc_statistic`; arguments as there."""
-    statistic = macro_roc_auc_statistic(labels, mask, scores)
-    return bootstrap_interval(statistic, len(labels), seed=seed, resamples=resamples, groups=groups)
+    """The mean over labels of `fold_auc`, with a score interval.
+
+    The interval holds the areas θ from which the estimate is less than 1.96 standard errors away,
+    with the error that there would be at θ (Newcombe, Statistics in Medicine 25:559, 2006, method
+    5: Hanley and McNeil's variance, with the mean of the class sizes for both). So it does not
+    shrink to nothing where a handful of positives happen to rank at the top, as intervals around
+    the estimate do: at 5 positives and an AUC of 0.95 it holds the truth in 93 to 96 % of draws,
+    DeLong's on the logit scale in 80 % and the percentile bootstrap in 68 %. Groups, and the
+    dependence of the labels of one image, enter by the ratio of the sandwich variance to that of
+    independent cells.
+
+    Args:
+      labels: int8 [N, L], 0 or 1 where known; one label's own AUC with L = 1.
+      mask: bool [N, L]; labels without a pair of both classes within a fold are left out.
+      scores: float [N, L], on any scale.
+      folds: int [N], the fold that each image was scored in; all equal on a test split.
+      groups: int [N], equal for images that go together.
+
+    Raises:
+      ValueError, NumericsError: see `known_cells`.
+    """
+    found = _defined_aucs(labels, mask, scores, folds)
+    if not found:
+        return NOT_DEFINED
+    value = float(np.mean([auc.value for auc in found]))
+    scale = _sandwich_over_independent(found, groups)
+    at_value = sum(_independent_variance(auc, value) for auc in found)
+    if at_value > 0:
+        # Labels that are harder or easier than the mean have other variances than at the mean.
+        scale *= sum(_independent_variance(auc, auc.value) for auc in found) / at_value or 1.0
+
+    cross_fitted = np.unique(folds).size > 1
+
+    def excess(area: float) -> float:
+        variance = sum(_independent_variance(auc, area) for auc in found) * scale
+        variance *= cross_fitting_inflation(area) if cross_fitted else 1.0
+        return (value - area) ** 2 - _NORMAL**2 * variance / len(found) ** 2
+
+    return Interval(value, _root(excess, 0.0, value), _root(excess, 1.0, value))
 
 
-def _weighted_auc(labels: np.ndarray, mask: np.ndarray, scores: np.ndarray) -> Statistic:
-    """The AUC of one label [N] as a function of the images' weights; NaN with one class only."""
-    positive, known = known_cells(labels, mask, scores)
-    order = np.argsort(known)
-    images, positive = np.flatnonzero(mask)[order], positive[order]
-    starts = tie_starts(known[order])
-    hits, misses = images[positive], images[~positive]
-    # The run of equal scores that each cell is in, and the runs' first cells among the negatives.
-    run = np.repeat(np.arange(starts.size), np.diff(np.append(starts, images.size)))
-    before = np.searchsorted(run[~positive], run[positive], side="left")
-    through = np.searchsorted(run[~positive], run[positive], side="right")
+def macro_roc_auc_gap(
+    labels: np.ndarray,
+    mask: np.ndarray,
+    scores: np.ndarray,
+    reference: np.ndarray,
+    folds: np.ndarray,
+    groups: np.ndarray,
+) -> Interval:
+    """The macro ROC AUC of `scores` minus that of `reference`, paired; other arguments as above."""
+    mine = _defined_aucs(labels, mask, scores, folds)
+    theirs = _defined_aucs(labels, mask, reference, folds)
+    if not mine:
+        return NOT_DEFINED
+    gaps = [one.value - other.value for one, other in zip(mine, theirs, strict=True)]
+    moves = [one.influence - other.influence for one, other in zip(mine, theirs, strict=True)]
+    move = np.mean(moves, axis=0)
+    if np.unique(folds).size > 1:
+        area = float(np.mean([auc.value for auc in (*mine, *theirs)]))
+        move = move * np.sqrt(cross_fitting_inflation(area))
+    return linear_interval(float(np.mean(gaps)), move, groups)
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        below = np.zeros((len(weights), misses.size + 1))
-        np.cumsum(weights[:, misses], axis=1, out=below[:, 1:])
-        own = weights[:, hits]
-        pairs = own.sum(axis=1) * below[:, -1]
-        in_order = np.einsum("rk,rk->r", own, below[:, before] + below[:, through]) / 2
-        area = np.full(len(weights), np.nan)
-        np.divide(in_order, pairs, out=area, where=pairs > 0)
-        return area
 
-    return statistic
+def cross_fitting_inflation(area: float) -> float:
+    """How many times the variance of an AUC grows by cross-fitting, 1 to 2; see the file's head."""
+    return 1 + 4 * area * (1 - area)
+
+
+def _defined_aucs(
+    labels: np.ndarray, mask: np.ndarray, scores: np.ndarray, folds: np.ndarray
+) -> list[FoldAuc]:
+    found = [
+        fold_auc(labels[:, column], mask[:, column], scores[:, column], folds)
+        for column in range(labels.shape[1])
+    ]
+    return [auc for auc in found if not np.isnan(auc.value)]
+
+
+def _sandwich_over_independent(found: list[FoldAuc], groups: np.ndarray) -> float:
+    """The variance of the summed areas by groups over that with each cell for itself, at least 1.
+
+    Where no pair is out of order neither can be estimated, and cells of a group count as one.
+    """
+    moves = np.sum([auc.influence for auc in found], axis=0)
+    together = float(np.sum(group_sums(moves, groups) ** 2))
+    alone = float(sum(np.sum(auc.influence**2) for auc in found))
+    if alone > 0:
+        return max(together / alone, 1.0)
+    return len(groups) / np.unique(groups).size
+
+
+def _independent_variance(auc: FoldAuc, area: float) -> float:
+    """Newcombe's variance of an area within folds, were it `area` and its cells independent."""
+    mean_size = (auc.positives + auc.negatives) / 2 - 1
+    spread = 1 + mean_size * ((1 - area) / (2 - area) + area / (1 + area))
+    pairs = auc.positives * auc.negatives
+    return float(area * (1 - area) * np.dot(pairs, spread) / pairs.sum() ** 2)
+
+
+def _root(excess: Callable[[float], float], edge: float, value: float) -> float:
+    """Where `excess` changes its sign between an edge, 0 or 1, and the estimate."""
+    inside = edge + (1e-9 if edge == 0 else -1e-9)
+    if abs(value - edge) < 1e-9 or excess(inside) <= 0:
+        return edge
+    nearest = min(max(value, 1e-9), 1 - 1e-9)
+    return float(brentq(excess, *sorted((inside, nearest)), xtol=1e-10))

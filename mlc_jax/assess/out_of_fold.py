@@ -12,7 +12,6 @@ from mlc_jax.assess.calibration import apply_platt, cross_fitted_platt, sigmoid
 from mlc_jax.assess.intervals import Interval, macro_roc_auc_interval
 from mlc_jax.assess.learnability import Verdict, learnable
 from mlc_jax.assess.metrics import BinaryMetrics, binary_metrics
-from mlc_jax.assess.prevalence import honest_prevalence
 from mlc_jax.assess.suspects import Suspects, find_suspects
 from mlc_jax.assess.thresholds import (
     Rule,
@@ -37,13 +36,14 @@ class Judgement:
       spreads: (lowest, highest) threshold when one fold is left out, per label.
       accepted: bool [N, L], whether a model speaks of the cell and its confidence is enough.
       acceptance: the rule of that, one for all labels.
-      metrics, verdicts: per label, on human labels only.
+      metrics, verdicts: per label, on human labels only. `roc_auc` is that of the logits within
+        folds (see the head of `intervals`), where calibration cannot flatten a fold; the others
+        pool the folds, the average precision among them, which so reads slightly low.
       raw: float64 [N, L], the probabilities before calibration.
       uncalibrated: per label their figures, as `metrics`.
-      prevalence: per label, of all images; NaN where a label has no model.
       suspects: per label, cells that a person gave and the model contradicts; none for a label that
         cannot be learned.
-      macro_roc_auc: mean over the labels that have one, with a 95 % interval over images.
+      macro_roc_auc: mean over the labels that have one, with a 95 % interval over groups.
     """
 
     probabilities: np.ndarray
@@ -56,7 +56,6 @@ class Judgement:
     raw: np.ndarray
     uncalibrated: list[BinaryMetrics]
     verdicts: list[Verdict]
-    prevalence: list[Interval]
     suspects: list[Suspects]
     macro_roc_auc: Interval
 
@@ -81,7 +80,8 @@ def judge(
       labels: int8 [N, L], 0 or 1 where known.
       human: bool [N, L], cells that a person gave.
       folds: int [N], the fold that each image was predicted in.
-      groups: int [N], equal for copies of one image, which are resampled together.
+      groups: int [N], equal for copies of one image, which count as one unit in every interval,
+        test and bound.
       unfit: why a label has no model, for those that have none.
       threshold: a number, or a rule of `choose_threshold`; `matched` makes as many cells positive,
         known and blank together, as their calibrated probabilities add up to.
@@ -102,6 +102,8 @@ def judge(
         probabilities = sigmoid(logits)
         maps.slopes[:], maps.intercepts[:] = 1.0, 0.0
     probabilities[:, list(unfit)] = np.nan
+    finite = np.nan_to_num(probabilities)
+    verdicts = learnable(labels, mask, logits, finite, folds, groups, seed=seed)
     choose = _chooser(threshold)
     thresholds = np.full(labels.shape[1], np.nan)
     spreads = [(float("nan"), float("nan"))] * labels.shape[1]
@@ -125,15 +127,16 @@ def judge(
         return [
             _without_model(labels[:, label], human[:, label], unfit[label])
             if label in unfit
-            else binary_metrics(labels[:, label], mask[:, label], said[:, label], cuts[:, label])
+            else _within_folds(
+                binary_metrics(labels[:, label], mask[:, label], said[:, label], cuts[:, label]),
+                verdicts[label].auc,
+            )
             for label in range(labels.shape[1])
         ]
 
-    finite = np.nan_to_num(probabilities)
     decided = (finite > np.nan_to_num(cell_thresholds, nan=1.0)).astype(np.int8)
     confidence = confidence_of(decided, finite)
     acceptance = accept_up_to(confidence[mask], (decided != labels)[mask], max_error)
-    verdicts = learnable(labels, mask, logits, finite, folds, seed=seed)
     return Judgement(
         probabilities,
         thresholds,
@@ -146,25 +149,21 @@ def judge(
         figures(sigmoid(logits), np.full(labels.shape, 0.5)),
         verdicts,
         [
-            _unknown()
-            if label in unfit
-            else honest_prevalence(
-                labels[:, label], mask[:, label], finite[:, label], seed=seed, groups=groups
-            )
-            for label in range(labels.shape[1])
-        ],
-        [
             find_suspects(labels[:, label], mask[:, label], finite[:, label])
             if verdicts[label].learnable
             else Suspects(np.zeros(0, np.int64), np.zeros(0))
             for label in range(labels.shape[1])
         ],
-        macro_roc_auc_interval(labels, mask, finite, seed=seed, groups=groups),
+        macro_roc_auc_interval(labels, mask, logits, folds, groups),
     )
 
 
-def _unknown() -> Interval:
-    return Interval(float("nan"), float("nan"), float("nan"))
+def _within_folds(pooled: BinaryMetrics, area: float) -> BinaryMetrics:
+    """The figures with the ROC AUC within folds in the place of the pooled one."""
+    values, reasons = pooled.values | {"roc_auc": area}, dict(pooled.reasons)
+    if np.isnan(area):
+        reasons.setdefault("roc_auc", "no fold has known cells of both classes")
+    return BinaryMetrics(values, reasons)
 
 
 def _without_model(labels: np.ndarray, human: np.ndarray, reason: str) -> BinaryMetrics:

@@ -52,3 +52,9 @@ def listed(names: list[str]) -> str:
     if len(names) > _NAMED:
         return f"{', '.join(quoted[:_NAMED])} and {len(names) - _NAMED} more labels"
     return " and ".join(filter(None, (", ".join(quoted[:-1]), quoted[-1])))
+
+
+def shortened(items: list[str]) -> str:
+    """a; b; c; of many the first and the number of the others."""
+    more = f"; and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return "; ".join(items[:_NAMED]) + more

@@ -78,7 +78,8 @@ def judging_pictures(
     parts.append(Picture(file, "Precision and recall", alt, _PR_CAPTION))
     file = folder / "roc_curves.png"
     points = {name: (_complement(m["specificity"]), m["recall"]) for name, m in metrics.items()}
-    alt = plots.roc_curves(file, cells, points)
+    areas = {name: m["roc_auc"] for name, m in metrics.items()}
+    alt = plots.roc_curves(file, cells, points, areas)
     parts.append(Picture(file, "ROC", alt, _ROC_CAPTION))
     file = folder / "reliability.png"
     alt = plots.reliability_diagram(file, cells, before)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from mlc_jax.assess.metrics import average_precision, reliability, roc_auc
+from mlc_jax.assess.metrics import average_precision, reliability
 from mlc_jax.assess.ranks import group_by_score
 from mlc_jax.report.cell_scores import LabelScores
 from mlc_jax.report.panels import (
@@ -80,6 +80,7 @@ def roc_curves(
     path: Path,
     scores: Mapping[str, JudgedCells],
     points: Mapping[str, tuple[float | None, float | None]],
+    areas: Mapping[str, float],
 ) -> str:
     """True positive rate against false positive rate.
 
@@ -88,6 +89,8 @@ def roc_curves(
       scores: label to its cells; both classes among those observed.
       points: label to (false positive rate, recall) at the threshold in use; None where not
         defined.
+      areas: label to the area that is written beside the curve; out of fold it is that within
+        folds, where the curve pools them.
 
     Returns:
       the alt text.
@@ -102,9 +105,8 @@ def roc_curves(
         axes.plot(misses / misses[-1], hits / hits[-1], color=BLUE, linewidth=1.8)
         _point(axes, points[label])
         _square(axes)
-        area = roc_auc(cells.observed, cells.probabilities)
-        name_panel(axes, label, f"AUC {area:.3f}")
-        said.append(f"{label} {area:.3f}")
+        name_panel(axes, label, f"AUC {areas[label]:.3f}")
+        said.append(f"{label} {areas[label]:.3f}")
     label_edges([axes for (axes,) in panels], _COLUMNS, "1 − specificity", "recall")
     legend(figure, _curve_legend("chance"))
     save(figure, path)

@@ -15,9 +15,17 @@ from mlc_jax.report.tables import glossary
 
 _COLUMNS = (
     Column("Label", words=True),
-    Column("Prevalence, all", "share of ones among all images, corrected by what known cells tell"),
+    Column(
+        "Prevalence, all",
+        "share of ones among all images, corrected by what known cells tell, each weighed by its "
+        "chance of being blank",
+    ),
     Column("Observed", "share of ones among cells that people gave"),
-    Column("Filled", "share of ones among filled cells; below, z and p of the difference"),
+    Column(
+        "Blanks",
+        "share of ones that the model expects among blank cells; below, z and p of the difference "
+        "from the observed share",
+    ),
     Column("Blanks told", "AUC of telling from the image which cells are blank; 0.5 is at random"),
     Column("ECE", "calibration error after calibration; below, before it"),
     Column("Brier", "after calibration; below, before it"),
@@ -142,7 +150,7 @@ def _row(name: str, label: Mapping[str, Any]) -> tuple[Cell, ...]:
         Cell(name),
         share(prevalence["value"], between),
         share(filled["observed"], why="no cell was given"),
-        share(filled["filled"], differs, why="no cell was filled"),
+        share(filled["expected"], differs, why="no cell is blank"),
         Cell(told, note="" if area is not None else str(blank["reason"])),
         after("ece"),
         after("brier"),

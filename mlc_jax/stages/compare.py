@@ -167,8 +167,8 @@ def judged(
                 answer.probabilities,
                 answer.thresholds,
                 reference.probabilities,
+                bench.deal.fold_of,
                 bench.groups,
-                seed=bench.config.seed,
             )
             records.append(
                 {

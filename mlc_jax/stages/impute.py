@@ -29,6 +29,7 @@ from mlc_jax.files.workdir import changes, claim, owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.processes import agreed, check_alike, leave_to_leader
+from mlc_jax.report import numbers
 from mlc_jax.report.page import write_report
 from mlc_jax.report.terminal import show
 from mlc_jax.settings import cache_folder, resolve
@@ -78,9 +79,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         completed = fill(table, judgement)
         with journal.phase("guard", len(table.names), "labels") as advance:
             guards = guard(
-                completed.values,
+                table.values,
                 table.human,
-                completed.source == Source.IMPUTED,
+                judgement.probabilities,
                 made.features.moments[0],
                 deal.fold_of,
                 made.groups.of_image,
@@ -141,32 +142,49 @@ def warn_of_guards(
     unfit: Mapping[int, str],
     journal: Journal,
 ) -> None:
-    """Warns of every label whose filled cells should not be taken at their word."""
-    for column, name in enumerate(table.names):
-        verdict, found = judgement.verdicts[column], guards[column]
-        if column not in unfit and not verdict.learnable:
-            journal.warn(
-                f"label {name} cannot be learned from these images "
-                f"({verdict.reason}); its filled cells are no better than the prior"
-            )
-        if found.prevalence_differs:
-            test = found.prevalence
-            journal.warn(
-                f"label {name}: {test.filled:.0%} of filled cells are 1, but "
-                f"{test.observed:.0%} of those that people gave "
-                f"(z {test.z:+.1f}, p {found.prevalence_p:.2g} after Holm)"
-            )
-        if found.blankness.predictable:
-            journal.warn(
-                f"label {name}: which cells are blank can be told from the images "
-                f"({found.blankness.reason}); figures on known cells may not hold for blank ones"
-            )
-        if found.copies.disagree:
-            journal.warn(
-                f"label {name}: {found.copies.disagree} of {found.copies.pairs} pairs of copies "
-                f"were given different values; no model can agree with more than about "
-                f"{found.copies.ceiling:.1%} of such labels"
-            )
+    """Warns of labels whose filled cells should not be taken at their word, once for each reason.
+
+    What was found for each label stands in summary.json and in the report's tables.
+    """
+    found = list(zip(table.names, judgement.verdicts, guards, strict=True))
+    unlearnable = [
+        f"{name} ({verdict.reason})"
+        for column, (name, verdict, _) in enumerate(found)
+        if column not in unfit and not verdict.learnable
+    ]
+    differing = [
+        f"{name} ({test.expected:.0%} against {test.observed:.0%}, z {test.z:+.1f}, "
+        f"p {own.prevalence_p:.2g} after Holm)"
+        for name, _, own in found
+        if own.prevalence_differs and (test := own.prevalence)
+    ]
+    predictable = [
+        f"{name} ({own.blankness.reason})" for name, _, own in found if own.blankness.predictable
+    ]
+    contradictory = [
+        f"{name} ({own.copies.disagree} of {own.copies.pairs} pairs; no model can agree with more "
+        f"than about {own.copies.ceiling:.1%} of such labels)"
+        for name, _, own in found
+        if own.copies.contradictory
+    ]
+    total = len(table.names)
+    for labels, told in (
+        (
+            unlearnable,
+            "{} cannot be learned from these images; what is filled in there is no better than "
+            "the prior: {}",
+        ),
+        (differing, "the blanks of {} are 1 in another share than the given cells: {}"),
+        (
+            predictable,
+            "the blanks of {} can be predicted from the images, so metrics on known cells may not "
+            "hold for them: {}",
+        ),
+        (contradictory, "copies were given different values of {}: {}"),
+    ):
+        if labels:
+            of = f"{len(labels)} of {total} labels"
+            journal.warn(told.format(of, numbers.shortened(labels)))
 
 
 def say_accepted(
@@ -331,7 +349,7 @@ def label_records(
             "undefined": metrics.reasons,
             "uncalibrated": uncalibrated_record(table, judgement, column),
             "round": int(completion.model_round[column]),
-            "prevalence": judgement.prevalence[column]._asdict(),
+            "prevalence": guards[column].all_images._asdict(),
             "suspects": len(judgement.suspects[column].rows),
             "guards": guard_record(guards[column]),
         }
@@ -363,7 +381,7 @@ def guard_record(found: Guards) -> dict[str, Any]:
     return {
         "filled_prevalence": {
             "observed": found.prevalence.observed,
-            "filled": found.prevalence.filled,
+            "expected": found.prevalence.expected,
             "z": found.prevalence.z,
             "p_value": found.prevalence_p,
             "differs": found.prevalence_differs,

@@ -35,6 +35,7 @@ from mlc_jax.files.workdir import changes, claim, owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.processes import agreed, check_alike, leave_to_leader
+from mlc_jax.report import numbers
 from mlc_jax.report.page import write_report
 from mlc_jax.report.terminal import show
 from mlc_jax.settings import cache_folder, resolve
@@ -114,7 +115,15 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             known, folds = own != MISSING, division.fold_of[held_in]
             logits = joint.out_of_fold[held_in]
             held_in_probabilities, _ = cross_fitted_platt(logits, own, known, folds)
-            verdicts = learnable(own, known, logits, held_in_probabilities, folds, seed=config.seed)
+            verdicts = learnable(
+                own,
+                known,
+                logits,
+                held_in_probabilities,
+                folds,
+                groups[held_in],
+                seed=config.seed,
+            )
             classifier, spreads = decide(config, joint, own, held_in_probabilities, folds)
             test = division.test
             probabilities = classifier.probabilities(joint.raw_logits)
@@ -384,12 +393,17 @@ def decide(
 def warn_unlearnable(
     names: list[str], verdicts: list[Verdict], figures: TestFigures, journal: Journal
 ) -> None:
-    """Says the test's verdict, and warns of every label that is no better than chance."""
-    for name, verdict in zip(names, verdicts, strict=True):
-        if not verdict.learnable:
-            journal.warn(
-                f"label {name} cannot be learned from these images (out of fold: {verdict.reason})"
-            )
+    """Says the test's verdict, and warns once of the labels that are no better than chance."""
+    unlearnable = [
+        f"{name} (out of fold: {verdict.reason})"
+        for name, verdict in zip(names, verdicts, strict=True)
+        if not verdict.learnable
+    ]
+    if unlearnable:
+        journal.warn(
+            f"{len(unlearnable)} of {len(names)} labels cannot be learned from these images: "
+            f"{numbers.shortened(unlearnable)}"
+        )
     if "no better than chance" in figures.verdict:
         journal.warn(figures.verdict)
     else:

@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mlc_jax.assess.blankness import FEWEST, judge_blankness, ridge_scores
+from mlc_jax.assess.blankness import FEWEST, judge_blankness, known_chances, ridge_scores
 
 ROWS, CHANNELS, FOLDS = 300, 8, 5
 
@@ -55,9 +55,8 @@ def test_blanks_that_follow_the_images_are_predictable_and_random_ones_are_not()
         rng = np.random.default_rng(seed)
         features, blank = blanks(rng)
         folds = rng.permutation(ROWS) % FOLDS
-        follows, at_random, few = judge_blankness(
-            features, blank, folds, np.arange(ROWS), seed=seed
-        )
+        scores = ridge_scores(features, blank.astype(np.float64), folds)
+        follows, at_random, few = judge_blankness(scores, blank, folds, np.arange(ROWS), seed=seed)
         found_out += follows.predictable
         alarms += at_random.predictable
         if follows.predictable:
@@ -76,7 +75,7 @@ def test_blanks_that_follow_the_images_are_predictable_and_random_ones_are_not()
 def test_a_label_that_is_all_blank_or_all_known_is_not_tested(blank: bool) -> None:
     rng = np.random.default_rng(0)
     (found,) = judge_blankness(
-        rng.normal(size=(40, 3)),
+        rng.normal(size=(40, 1)),
         np.full((40, 1), blank),
         np.arange(40) % 4,
         np.arange(40),
@@ -84,3 +83,17 @@ def test_a_label_that_is_all_blank_or_all_known_is_not_tested(blank: bool) -> No
     )
     assert not found.predictable
     assert np.isnan(found.p_holm)
+
+
+def test_the_chance_of_a_known_cell_is_what_it_was_drawn_with() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(4000, CHANNELS))
+    chance = np.stack([1 / (1 + np.exp(-features[:, 2])), np.full(4000, 0.7)], axis=1)
+    blank = rng.random((4000, 2)) >= chance
+    folds = np.arange(4000) % FOLDS
+    found = known_chances(ridge_scores(features, blank.astype(float), folds), blank, folds)
+    assert np.abs(found - chance).mean() < 0.02
+    few = np.zeros((4000, 1), np.bool_)
+    few[: FEWEST - 1] = True
+    alike = known_chances(rng.normal(size=(4000, 1)), few, folds)
+    np.testing.assert_allclose(alike, 1 - (FEWEST - 1) / 4000)

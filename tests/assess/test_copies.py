@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from mlc_jax.assess.copies import agreement_of_copies
+from mlc_jax.assess.copies import FEWEST_PAIRS, Agreement, agreement_of_copies
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -48,3 +48,11 @@ def test_copies_that_always_agree_set_no_limit_and_no_copies_say_nothing() -> No
     assert np.isnan(alone.ceiling)
     (opposed,) = agreement_of_copies(labels, known, np.array([0, 1, 0, 1, 2]))
     assert (opposed.pairs, opposed.disagree, opposed.ceiling) == (2, 2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "disagree", "expected"),
+    [(FEWEST_PAIRS - 1, 4, False), (FEWEST_PAIRS, 1, True), (FEWEST_PAIRS, 0, False)],
+)
+def test_few_pairs_are_no_evidence(pairs: int, disagree: int, expected: bool) -> None:
+    assert Agreement(pairs, disagree, 0.9).contradictory == expected

@@ -1,71 +1,59 @@
-"""Laws of the guards: they look at the cells they say they look at, and raise the right alarm."""
+"""Laws of the diagnostics: they look at the cells they say they look at, and raise the alarm."""
 
 from dataclasses import asdict
 
 import numpy as np
 
-from mlc_jax.assess.blankness import judge_blankness
+from mlc_jax.assess.blankness import judge_blankness, known_chances, ridge_scores
 from mlc_jax.assess.copies import agreement_of_copies
 from mlc_jax.assess.guards import Guards, guard
-from mlc_jax.assess.prevalence import compare_prevalence
+from mlc_jax.assess.prevalence import compare_prevalence, population_prevalence
 
 ROWS = 300
 
 
 def guarded() -> tuple[list[Guards], dict[str, np.ndarray]]:
-    """Label 0 is filled with ones alone, label 1 as it was given, label 2 not at all."""
+    """Blanks of label 0 are expected to be ones, of label 1 as given; label 2 has no model."""
     rng = np.random.default_rng(0)
     labels = (rng.random((ROWS, 3)) < 0.5).astype(np.int8)
-    human = rng.random((ROWS, 3)) < 0.7
-    human[:, 2] = True
-    filled = ~human
-    labels[filled[:, 0], 0] = 1
+    mask = rng.random((ROWS, 3)) < 0.7
+    probabilities = np.where(labels == 1, 0.8, 0.2)
+    probabilities[~mask[:, 0], 0] = 0.9
+    probabilities[:, 2] = np.nan
     data = {
-        "labels": labels,
-        "human": human,
-        "filled": filled,
+        "labels": np.where(mask, labels, -1).astype(np.int8),
+        "mask": mask,
+        "probabilities": probabilities,
         "features": rng.normal(size=(ROWS, 4)),
-        "folds": np.arange(ROWS) % 5,
+        "folds": np.arange(ROWS) // 2 % 5,
         "groups": np.arange(ROWS) // 2,
     }
     return guard(**data, seed=0), data
 
 
-def test_cells_filled_unlike_the_given_ones_raise_an_alarm_and_others_do_not() -> None:
+def test_blanks_unlike_the_given_cells_raise_an_alarm_and_others_do_not() -> None:
     found, data = guarded()
     assert [label.prevalence_differs for label in found] == [True, False, False]
-    ones = data["labels"] == 1
     for column, label in enumerate(found):
-        counts = [
-            int((part[:, column] & more).sum())
-            for part in (data["human"], data["filled"])
-            for more in (ones[:, column], True)
-        ]
-        np.testing.assert_equal(label.prevalence, compare_prevalence(*counts))
+        cells = (data[name][:, column] for name in ("labels", "mask", "probabilities"))
+        np.testing.assert_equal(label.prevalence, compare_prevalence(*cells, data["groups"]))
     assert np.isnan(found[2].prevalence_p)
     # Holm: of two tests, the smaller p counts twice.
     assert found[0].prevalence_p == min(1, 2 * found[0].prevalence.p)
 
 
-def test_blankness_is_of_what_people_left_blank_and_copies_of_what_they_gave() -> None:
+def test_each_part_is_given_what_it_is_about() -> None:
     found, data = guarded()
-    blank = judge_blankness(data["features"], ~data["human"], data["folds"], data["groups"], seed=0)
-    copies = agreement_of_copies(data["labels"], data["human"], data["groups"])
-    for label, expected, agreement in zip(found, blank, copies, strict=True):
+    blank = ~data["mask"]
+    scores = ridge_scores(data["features"], blank.astype(np.float64), data["folds"])
+    blankness = judge_blankness(scores, blank, data["folds"], data["groups"], seed=0)
+    chances = known_chances(scores, blank, data["folds"])
+    copies = agreement_of_copies(data["labels"], data["mask"], data["groups"])
+    for label, expected, agreement in zip(found, blankness, copies, strict=True):
         np.testing.assert_equal(asdict(label.blankness), asdict(expected))
         np.testing.assert_equal(asdict(label.copies), asdict(agreement))
-
-
-def test_a_blank_that_was_left_blank_is_no_filled_cell() -> None:
-    _, data = guarded()
-    abstained = data["filled"] & (np.arange(ROWS) % 2 == 0)[:, None]
-    found = guard(**{**data, "filled": abstained}, seed=0)
-    assert found[0].prevalence.filled == 1.0
-    observed, filled = (part[:, 1] for part in (data["human"], abstained))
-    ones = data["labels"][:, 1] == 1
-    assert found[1].prevalence == compare_prevalence(
-        int((observed & ones).sum()),
-        int(observed.sum()),
-        int((filled & ones).sum()),
-        int(filled.sum()),
-    )
+    for column in range(2):
+        cells = (data[name][:, column] for name in ("labels", "mask", "probabilities"))
+        share = population_prevalence(*cells, chances[:, column], data["groups"])
+        assert found[column].all_images == share
+    assert np.isnan(found[2].all_images).all()

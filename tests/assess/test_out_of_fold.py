@@ -1,11 +1,13 @@
 """Laws of judging a cross-fit: no cell helps to judge itself, and what has no model says why."""
 
+import time
 from typing import get_args
 
 import numpy as np
 import pytest
 
 from mlc_jax.assess.calibration import cross_fitted_platt
+from mlc_jax.assess.learnability import permutation_p
 from mlc_jax.assess.metrics import binary_metrics
 from mlc_jax.assess.out_of_fold import Judgement, judge
 from mlc_jax.assess.thresholds import Rule, choose_threshold
@@ -76,7 +78,11 @@ def test_metrics_are_those_of_the_human_cells() -> None:
             found.probabilities[human, label],
             found.cell_thresholds[human, label],
         )
-        assert found.metrics[label].values == pytest.approx(alone.values, nan_ok=True)
+        places = data["folds"][human], np.arange(human.sum())
+        cells = (data[name][human, label] for name in ("labels", "human", "logits"))
+        within = permutation_p(*cells, *places, seed=0, resamples=1)[0]
+        expected = alone.values | {"roc_auc": within}
+        assert found.metrics[label].values == pytest.approx(expected, nan_ok=True)
         assert found.metrics[label].values["count"] == human.sum()
 
 
@@ -189,6 +195,35 @@ def test_probabilities_are_the_cross_fitted_ones() -> None:
     data = drawn()
     expected, _ = cross_fitted_platt(data["logits"], data["labels"], data["human"], data["folds"])
     np.testing.assert_array_equal(judged(data).probabilities, expected)
+
+
+def test_noise_in_scenes_is_called_neither_learnable_nor_below_chance() -> None:
+    """Frames of a scene share labels and scores; the whole judgement takes a scene as one."""
+    learnable, held = 0, 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        scenes = np.repeat(np.arange(40), 5)
+        labels = (rng.random((40, 2)) < 0.4).astype(np.int8)[scenes]
+        logits = rng.normal(size=(40, 2))[scenes] + 0.1 * rng.normal(size=(200, 2))
+        folds = (rng.permutation(40) % FOLDS)[scenes]
+        found = judge(
+            logits, labels, labels >= 0, folds, scenes, {}, threshold="matched", seed=seed
+        )
+        learnable += sum(verdict.learnable for verdict in found.verdicts)
+        held += found.macro_roc_auc.low <= 0.5 <= found.macro_roc_auc.high
+    assert learnable <= 3
+    assert held >= 26
+
+
+def test_eighty_labels_of_a_thousand_images_are_judged_in_seconds() -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random((1000, 80)) < 0.2).astype(np.int8)
+    logits = rng.normal(size=labels.shape) + rng.uniform(0, 3, 80) * labels
+    human = rng.random(labels.shape) < 0.8
+    for groups in (np.arange(1000), np.arange(1000) // 2):
+        started = time.process_time()
+        judge(logits, labels, human, groups % 5, groups, {}, threshold="matched", seed=0)
+        assert time.process_time() - started < 20
 
 
 def test_the_inputs_are_left_as_they_are() -> None:

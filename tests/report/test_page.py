@@ -82,8 +82,8 @@ def test_figures_of_every_label_stand_in_their_row(demo: tuple[Path, dict[str, A
         assert row["Filled right"] == right
 
         trust, guards = page.row(1, name), label["guards"]
-        assert trust["Filled"].startswith(f"{100 * guards['filled_prevalence']['filled']:.1f}")
-        assert f"z {guards['filled_prevalence']['z']:+.1f}" in trust["Filled"]
+        assert trust["Blanks"].startswith(f"{100 * guards['filled_prevalence']['expected']:.1f}")
+        assert f"z {guards['filled_prevalence']['z']:+.1f}" in trust["Blanks"]
         assert trust["Copies"] == f"{guards['copies']['disagree']} of {guards['copies']['pairs']}"
         assert trust["Blanks told"] == f"{guards['blankness']['auc']['value']:.3f}"
         assert trust["Brier"].startswith(f"{metrics['brier']:.3f}before ")

@@ -58,7 +58,9 @@ def test_precision_recall_is_scikit_learns(
 
 
 def test_roc_is_scikit_learns(scores: dict[str, LabelScores], drawn: list[Figure]) -> None:
-    plots.roc_curves(Path("x.png"), scores, dict.fromkeys(scores, (None, None)))
+    plots.roc_curves(
+        Path("x.png"), scores, dict.fromkeys(scores, (None, None)), dict.fromkeys(scores, 0.5)
+    )
     for panel, cells in enumerate(scores.values()):
         false, true, _ = roc_curve(cells.observed, cells.probabilities, drop_intermediate=False)
         across, up = _solid(drawn[0], panel)

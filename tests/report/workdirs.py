@@ -12,7 +12,7 @@ from mlc_jax.assess.calibration import sigmoid
 from mlc_jax.assess.intervals import macro_roc_auc_interval
 from mlc_jax.assess.learnability import prior_log_loss
 from mlc_jax.assess.metrics import binary_metrics, roc_auc
-from mlc_jax.assess.prevalence import compare_prevalence, honest_prevalence
+from mlc_jax.assess.prevalence import compare_prevalence, population_prevalence
 from mlc_jax.assess.thresholds import matched_threshold
 from mlc_jax.data.cells import COLUMNS, write_cells
 from mlc_jax.data.labels import Quarantined, write_quarantine
@@ -70,9 +70,8 @@ def make_workdir(
     quarantine = [Quarantined(filename.format(n), n + 1, "absent") for n in range(rows, rows + 3)]
     write_quarantine(workdir / "quarantine.csv", quarantine)
     write_text(workdir / "metrics.jsonl", "".join(_epochs(separations, one_class, rng)))
-    auc = macro_roc_auc_interval(
-        *(np.stack(s, axis=1) for s in (known_labels, masks, scores)), seed=0
-    )
+    cells = (np.stack(s, axis=1) for s in (known_labels, masks, scores))
+    auc = macro_roc_auc_interval(*cells, folds, np.arange(rows))
     summary = _summary(labels, rows, len(quarantine), demo) | {
         "oof": {"macro_roc_auc": auc._asdict()}
     }
@@ -141,7 +140,7 @@ def _label(
         "round": 0,
         "prevalence": _prevalence(truth, mask, probabilities, fitted),
         "suspects": 0,
-        "guards": _guards(value, mask, fitted),
+        "guards": _guards(value, mask, probabilities),
     }
     if demo:
         count = len(filled)
@@ -155,19 +154,17 @@ def _prevalence(
     if not fitted:
         return dict.fromkeys(("value", "low", "high"))
     labels = np.where(mask, truth, MISSING).astype(np.int8)
-    return honest_prevalence(labels, mask, probabilities, seed=0)._asdict()
+    chance = np.full(labels.shape, mask.mean())
+    groups = np.arange(len(labels))
+    return population_prevalence(labels, mask, probabilities, chance, groups)._asdict()
 
 
-def _guards(value: np.ndarray, mask: np.ndarray, fitted: bool) -> dict[str, Any]:
-    ones, blank = value == 1, ~mask
-    filled = int(blank.sum()) if fitted else 0
-    test = compare_prevalence(
-        int((mask & ones).sum()), int(mask.sum()), int((blank & ones).sum()), filled
-    )
+def _guards(value: np.ndarray, mask: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    test = compare_prevalence(value, mask, probabilities, np.arange(len(value)))
     return {
         "filled_prevalence": {
             "observed": test.observed,
-            "filled": test.filled,
+            "expected": test.expected,
             "z": test.z,
             "p_value": test.p,
             "differs": test.p < 0.01,

@@ -63,7 +63,10 @@ def test_the_summary_says_what_the_guards_found(
         guards = record["guards"]
         prevalence = guards["filled_prevalence"]
         assert prevalence["observed"] == given.values[known, column].mean()
-        assert prevalence["filled"] == made.values[~known, column].mean()
+        cells = read_cells(finished[0] / "cells.csv").query("label == @name")
+        blank = cells["source"] == "imputed"
+        assert prevalence["expected"] == pytest.approx(cells["probability"][blank].mean())
+        assert record["filled_prevalence"] == made.values[~known, column].mean()
         # Few of these cells are blank, and none because of what the image shows.
         assert not prevalence["differs"]
         assert not guards["blankness"]["predictable"]
