@@ -85,6 +85,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 made.features.moments[0],
                 deal.fold_of,
                 made.groups.of_image,
+                made.groups.copies.of_image,
                 seed=config.seed,
             )
             advance(len(table.names))
