@@ -14,11 +14,12 @@ import tempfile
 import jax
 
 from mlc_jax import __version__
-from mlc_jax.errors import MlcError
 from mlc_jax.files.machine import folder_size, memory
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import NETWORKS
-from mlc_jax.models.download import PUBLISHED, cached_path, check_digest
+from mlc_jax.models.download import cache_state, cached_path
+from mlc_jax.models.hub_files import HUB_FILES
+from mlc_jax.models.published import PUBLISHED
 from mlc_jax.settings import cache_folder
 from mlc_jax.training.provenance import PACKAGES
 
@@ -82,20 +83,15 @@ def _weights(journal: Journal) -> list[str]:
     """Whether ImageNet weights are there, and whole. Without them only own files or random do."""
     problems = []
     for name in NETWORKS:
-        if name not in PUBLISHED:
-            journal.line(f"weights of {name}: none are published; give a file")
-            continue
-        path = cached_path(name)
-        if not path.is_file():
-            journal.line(f"weights of {name}: not there; {PUBLISHED[name].url} belongs at {path}")
-            continue
-        try:
-            check_digest(path, PUBLISHED[name])
-        except MlcError as error:
-            problems.append(str(error))
+        published, path = PUBLISHED.get(name) or HUB_FILES[name], cached_path(name)
+        state = cache_state(name)
+        if state == "absent":
+            journal.line(f"weights of {name}: not there; {published.url} belongs at {path}")
+        elif state == "damaged":
+            problems.append(f"weights of {name}: damaged or another file; delete {path}")
         else:
-            pinned = "" if PUBLISHED[name].digest else ", of which no digest is published"
-            journal.line(f"weights of {name}: there{pinned}")
+            unknown = ", of which no digest is published" if published.digest is None else ""
+            journal.line(f"weights of {name}: there{unknown}")
     return problems
 
 

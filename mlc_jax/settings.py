@@ -64,7 +64,8 @@ def training_config(stage: str) -> ConfigDict:
     config.backbone = ConfigDict()
     # A name of `models/backbones.py`, or several joined by commas: their features side by side.
     config.backbone.name = "vgg19"
-    config.backbone.weights = "imagenet"  # imagenet | a file | random; of several likewise
+    # imagenet (the published ones) | a file | random; of several likewise
+    config.backbone.weights = "imagenet"
     config.backbone.layer = ""  # whose output the features are; empty: the last map
     config.backbone.fold_batch_norm = True  # into the convolutions before them; not while trained
     config.backbone.trainable = "none"  # none | last_block | all: what of it is fine-tuned

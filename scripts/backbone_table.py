@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from mlc_jax.models.backbones import NETWORKS, Backbone, load_backbone
+from mlc_jax.models.hub_files import HUB_FILES
 from mlc_jax.models.layers import layer_specs
 from mlc_jax.models.published import PUBLISHED
 
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         speed = f"{images_per_second(backbone, options.seconds):.2g}" if options.seconds else ""
         print(
             f"| `{name}` | {parameters(name):,} | {features} | {speed} | "
-            f"{PUBLISHED[name].licence if name in PUBLISHED else ''} |",
+            f"{(PUBLISHED.get(name) or HUB_FILES[name]).licence} |",
             flush=True,
         )
     return 0

@@ -18,6 +18,7 @@ import jax
 from mlc_jax.errors import MlcError, WeightsError
 from mlc_jax.models.backbones import NETWORKS, Backbone, load_backbone
 from mlc_jax.models.download import cache_state, cached_path
+from mlc_jax.models.hub_files import HUB_FILES
 from mlc_jax.models.layers import layer_specs
 from mlc_jax.models.published import PUBLISHED
 from mlc_jax.models.weights import write_weights
@@ -54,10 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def list_published() -> None:
     """Prints the published weights and what the cache holds of them."""
-    for name, published in PUBLISHED.items():
+    for name in NETWORKS:
+        published = PUBLISHED.get(name) or HUB_FILES[name]
         digest = published.digest or "no digest published"
+        size = "size not known here" if published.size is None else f"{published.size:,} bytes"
         print(f"{name}: {cache_state(name)} in the cache")
-        print(f"  {digest}, {published.size:,} bytes, {published.licence}")
+        print(f"  {digest}, {size}, {published.licence}")
         print(f"  from {published.url}")
         print(f"  to   {cached_path(name)}")
 

@@ -15,16 +15,18 @@ from mlc_jax.files.digest import digest_json
 from mlc_jax.models.convnext import BASE, TINY, ConvNeXt, DINOv3ConvNeXt
 from mlc_jax.models.convnext import LARGE as LARGE_STAGES
 from mlc_jax.models.convnext import SMALL as SMALL_STAGES
-from mlc_jax.models.download import imagenet_weights
+from mlc_jax.models.download import published_weights
 from mlc_jax.models.efficientnet import EfficientNet
 from mlc_jax.models.efficientnet_v2 import B_STAGES, S_STAGES, EfficientNetV2
 from mlc_jax.models.folding import fold_batch_norms
+from mlc_jax.models.hub_files import HUB_FILES
 from mlc_jax.models.joining import joined
 from mlc_jax.models.layers import Network
 from mlc_jax.models.mobilenet import MobileNet
 from mlc_jax.models.mobilenet_v2 import MobileNetV2
 from mlc_jax.models.mobilenet_v3 import LARGE, SMALL, MobileNetV3
 from mlc_jax.models.preprocess import PREPROCESS
+from mlc_jax.models.published import PUBLISHED
 from mlc_jax.models.random_weights import random_weights
 from mlc_jax.models.resnet import ResNet50, ResNet50V2
 from mlc_jax.models.vgg import VGG, VGG16_BLOCKS, VGG19_BLOCKS
@@ -182,7 +184,7 @@ def load_backbone(
 
     Args:
       name: a key of `NETWORKS`, or several joined by commas.
-      weights: "imagenet" (Keras's published file, from the cache or the network), "random", or the
+      weights: "imagenet" (the published file, from the cache or the network), "random", or the
         path of a weight file. For several names either of the words, which all follow, or one of
         all of these for each, joined by commas.
       layer: the layer whose output the features are, a name that the network's `blocks` yields;
@@ -249,9 +251,9 @@ def _load_one(name: str, weights: str | Path, layer: str, fold: bool, seed: int)
         loaded = random_weights(name, network, seed)
         origin = f"random, seed {seed}"
     elif weights == "imagenet":
-        path = imagenet_weights(name)
+        path = published_weights(name)
         loaded = read_weights(path, name, network)
-        origin = f"ImageNet, {path.name}"
+        origin = f"ImageNet, {path.name}" if name in PUBLISHED else HUB_FILES[name].repo
     else:
         loaded = read_weights(Path(weights), name, network)
         origin = f"file {weights}"

@@ -1,4 +1,7 @@
-"""The cache of Keras's published ImageNet weights, and the way of a file into it."""
+"""The cache of published weights, and the way of a file into it.
+
+Keras's files come by pooch, those of the Hugging Face Hub by `mlc_jax.models.hub`.
+"""
 
 import hashlib
 import sys
@@ -12,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from mlc_jax.errors import WeightsError
+from mlc_jax.models.hub import hand_placed, hub_state, hub_weights
+from mlc_jax.models.hub_files import HUB_FILES
 from mlc_jax.models.published import PUBLISHED, Published
 from mlc_jax.settings import cache_folder
 
@@ -19,7 +24,9 @@ TIMEOUT = (3.0, 30.0)  # seconds to connect, seconds between two packets
 
 
 def cached_path(name: str) -> Path:
-    """Where the ImageNet weights of backbone `name` lie, or would lie, in the cache."""
+    """Where the published weights of backbone `name` lie, or belong, in the cache."""
+    if name in HUB_FILES:
+        return hand_placed(name)
     return cache_folder() / "weights" / PUBLISHED[name].file
 
 
@@ -27,9 +34,11 @@ def cache_state(name: str) -> str:
     """What the cache holds of the published file of a backbone.
 
     Returns:
-      "absent", "damaged" (or unreadable), "intact", or "present, unchecked" where Keras pins no
-      digest.
+      "absent", "damaged" (or unreadable), "intact", or "present, unchecked" where no digest is
+      known.
     """
+    if name in HUB_FILES:
+        return hub_state(name)
     if not cached_path(name).exists():
         return "absent"
     try:
@@ -40,25 +49,27 @@ def cache_state(name: str) -> str:
 
 
 def at_hand() -> tuple[str, ...]:
-    """The backbones whose ImageNet weights lie in the cache and can be used; reads the files."""
-    return tuple(name for name in PUBLISHED if cache_state(name) not in ("absent", "damaged"))
+    """The backbones whose published weights are here and can be used; reads the files."""
+    return tuple(
+        name for name in (*PUBLISHED, *HUB_FILES) if cache_state(name) not in ("absent", "damaged")
+    )
 
 
-def imagenet_weights(name: str) -> Path:
-    """The intact file of Keras's ImageNet weights for a backbone, downloaded if need be.
+def published_weights(name: str) -> Path:
+    """The intact file of the published weights for a backbone, downloaded if need be.
 
     A file that is in the cache already, downloaded or put there by hand, is checked against the
     pinned digest. Where Keras pins none, only a file put there by hand is used.
 
     Args:
-      name: a key of `PUBLISHED`.
+      name: a key of `PUBLISHED` or `HUB_FILES`.
 
     Raises:
       WeightsError: the file is not in the cache and cannot be downloaded, or a byte of it is wrong;
         the message says which URL to fetch and which path to put it at.
     """
-    if name not in PUBLISHED:
-        raise WeightsError(f"no weights of {name} are published by Keras; give a file of them")
+    if name in HUB_FILES:
+        return hub_weights(name)
     published, path = PUBLISHED[name], cached_path(name)
     if path.exists():
         check_digest(path, published)
@@ -108,6 +119,13 @@ def check_digest(path: Path, published: Published) -> None:
             f"{path}: damaged or another file ({algorithm} {found}, published {pinned}); delete it "
             f"or put {published.url} there"
         )
+
+
+def licence_of_published(name: str) -> str:
+    """The licence of a backbone's published weights, and who publishes them."""
+    if name in HUB_FILES:
+        return f"{HUB_FILES[name].licence} ({HUB_FILES[name].repo} on the Hugging Face Hub)"
+    return f"{PUBLISHED[name].licence} (Keras's ImageNet weights)"
 
 
 class _Bar:

@@ -22,7 +22,7 @@ from mlc_jax.files.outputs import clear
 from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
-from mlc_jax.models.published import PUBLISHED
+from mlc_jax.models.download import licence_of_published
 from mlc_jax.models.tuning import tuned_backbone
 from mlc_jax.models.weights import write_weights
 from mlc_jax.report.model_card import model_card
@@ -209,7 +209,7 @@ def _licence(backbone: Backbone, source: str) -> str:
     if backbone.random:
         return "none needed, they are random"
     if source == "imagenet":
-        return f"{PUBLISHED[backbone.name].licence} (Keras's ImageNet weights)"
+        return licence_of_published(backbone.name)
     return (
         f"not known here. They came from the file {Path(source).name}; whoever hands this on has "
         "to find out"

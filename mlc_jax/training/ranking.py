@@ -19,6 +19,7 @@ from mlc_jax.errors import WeightsError
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.download import at_hand, cache_state
+from mlc_jax.models.hub_files import HUB_FILES
 from mlc_jax.models.published import PUBLISHED
 from mlc_jax.settings import cache_folder
 from mlc_jax.training.contenders import Answer, Bench, ask, mlc_jax
@@ -129,7 +130,8 @@ def find_candidates(
             left_out[name] = str(error)
     if refusal is not None and not found:
         raise refusal
-    others = {name: _in_words(cache_state(name)) for name in PUBLISHED if name not in here}
+    published = (*PUBLISHED, *HUB_FILES)
+    others = {name: _in_words(cache_state(name)) for name in published if name not in here}
     left_out = others | left_out
     for candidate in found.values():
         if left_out.get(candidate.name) == "absent":  # from the cache, but given by path

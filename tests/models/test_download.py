@@ -12,7 +12,7 @@ from keras_files import MODELS
 
 from mlc_jax.errors import WeightsError
 from mlc_jax.models.backbones import NETWORKS
-from mlc_jax.models.download import at_hand, cache_state, cached_path, imagenet_weights
+from mlc_jax.models.download import at_hand, cache_state, cached_path, published_weights
 from mlc_jax.models.published import PUBLISHED
 
 CONTENT = bytes(range(256)) * 4096
@@ -60,11 +60,11 @@ def put_by_hand(name: str, content: bytes) -> Path:
 
 
 def test_a_file_is_downloaded_once(server: Server, tmp_path: Path) -> None:
-    path = imagenet_weights("vgg19")
+    path = published_weights("vgg19")
     assert path.read_bytes() == CONTENT
     assert path.parent == tmp_path / "cache" / "weights"
     assert list(path.parent.iterdir()) == [path]
-    assert imagenet_weights("vgg19") == path
+    assert published_weights("vgg19") == path
     assert server.calls == [PUBLISHED["vgg19"].url]
 
 
@@ -80,7 +80,7 @@ def test_anything_but_the_published_file_leaves_nothing(server: Server, fault: s
         server.status = {"redirect": 302, "absent": 404}[fault]
         server.content = b"moved"
     with pytest.raises(WeightsError) as refusal:
-        imagenet_weights("vgg19")
+        published_weights("vgg19")
     assert "\n" not in str(refusal.value)
     assert list(cached_path("vgg19").parent.iterdir()) == []
     assert server.served.tell() <= len(CONTENT) + 8192
@@ -91,7 +91,7 @@ def test_offline_says_the_address_and_the_place(
 ) -> None:
     server.error = requests.ConnectionError("Max retries exceeded\nNameResolutionError")
     with pytest.raises(WeightsError) as refusal:
-        imagenet_weights("vgg19")
+        published_weights("vgg19")
     message = str(refusal.value)
     assert "\n" not in message
     assert PUBLISHED["vgg19"].url in message
@@ -101,20 +101,20 @@ def test_offline_says_the_address_and_the_place(
 
 def test_a_file_put_there_by_hand_is_used_if_intact(server: Server) -> None:
     path = put_by_hand("vgg19", CONTENT)
-    assert imagenet_weights("vgg19") == path
+    assert published_weights("vgg19") == path
     path.write_bytes(CONTENT[:-1] + b"x")
     with pytest.raises(WeightsError, match=f"{path}: damaged or another file"):
-        imagenet_weights("vgg19")
+        published_weights("vgg19")
     assert server.calls == []
 
 
 def test_without_a_digest_only_a_file_put_there_by_hand_is_used(server: Server) -> None:
     with pytest.raises(WeightsError, match="Keras pins no digest") as refusal:
-        imagenet_weights("mobilenet_v2")
+        published_weights("mobilenet_v2")
     assert PUBLISHED["mobilenet_v2"].url in str(refusal.value)
     assert str(cached_path("mobilenet_v2")) in str(refusal.value)
     path = put_by_hand("mobilenet_v2", CONTENT)
-    assert imagenet_weights("mobilenet_v2") == path
+    assert published_weights("mobilenet_v2") == path
     assert server.calls == []
 
 

@@ -21,6 +21,7 @@ from mlc_jax.journal import Journal
 from mlc_jax.models import backbones
 from mlc_jax.models.backbones import load_backbone
 from mlc_jax.models.download import cached_path
+from mlc_jax.models.hub_files import HUB_FILES
 from mlc_jax.models.published import PUBLISHED
 from mlc_jax.models.weights import write_weights
 from mlc_jax.settings import resolve
@@ -203,6 +204,8 @@ def published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     entry = replace(PUBLISHED["mobilenet_v2"], folder="https://invalid")
     for name in list(PUBLISHED):
         monkeypatch.delitem(PUBLISHED, name)
+    for name in list(HUB_FILES):
+        monkeypatch.delitem(HUB_FILES, name)
     for name in ("fine", "coarse"):
         monkeypatch.setitem(PUBLISHED, name, replace(entry, file=f"{name}.safetensors"))
     monkeypatch.setitem(backbones.NETWORKS, "fine", lambda: Small("tf", 4, 6))

@@ -375,7 +375,7 @@ def test_only_the_demo_may_do_without_its_weights(monkeypatch: pytest.MonkeyPatc
     def absent(name: str) -> Path:
         raise WeightsError(f"the weights of {name} are not there")
 
-    monkeypatch.setattr(backbones, "imagenet_weights", absent)
+    monkeypatch.setattr(backbones, "published_weights", absent)
     config = get_config()
     config.backbone.name = "mobilenet_v2"
     journal = Journal()
