@@ -21,6 +21,8 @@ def get_config() -> ConfigDict:
     config.stage = "evaluate"
     config.checkpoint = "checkpoints/multilabel"  # workdir of a finished run
     config.checkpoint_kind = "best"  # best | last: the parameters of which epoch (multilabel)
+    config.backbone = ConfigDict()
+    config.backbone.weights = ""  # the weight files where they have moved; empty: as in the run
     config.data = ConfigDict()
     config.data.labels = ""  # labels file; empty for the data of the run
     config.data.images = ""  # image folder

@@ -18,6 +18,8 @@ def get_config() -> ConfigDict:
     config.stage = "explain"
     config.checkpoint = "checkpoints/multilabel"  # workdir of a finished multilabel run
     config.checkpoint_kind = "best"  # best | last: the parameters of which epoch
+    config.backbone = ConfigDict()
+    config.backbone.weights = ""  # the weight files where they have moved; empty: as in the run
     config.seed = 0  # of LIME's samples and of the random orders
     config.data = ConfigDict()
     config.data.images = ""  # a folder, one image, or a .txt or .csv list with one path per line

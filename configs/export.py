@@ -17,4 +17,6 @@ def get_config() -> ConfigDict:
     config.stage = "export"
     config.checkpoint = "checkpoints/multilabel"  # workdir of a finished multilabel run
     config.checkpoint_kind = "best"  # best | last: the parameters of which epoch
+    config.backbone = ConfigDict()
+    config.backbone.weights = ""  # the weight files where they have moved; empty: as in the run
     return config

@@ -2,8 +2,8 @@
 
     python -m mlc_jax.main --config=configs/multilabel.py
 
-takes what the last impute run completed (`config.source`), with its backbone and image size; and
-the embedded demo where there is none. Any labels file, blanks included:
+takes what the last impute run completed (`config.source`), with its backbone and image size; with
+`--config.data.demo=true` the embedded demo. Any labels file, blanks included:
 
     python -m mlc_jax.main --config=configs/multilabel.py --workdir=checkpoints/mine \\
         --config.data.labels=labels.csv --config.data.images=images

@@ -16,6 +16,8 @@ def get_config() -> ConfigDict:
     config.stage = "predict"
     config.checkpoint = "checkpoints/multilabel"  # workdir of a finished multilabel run
     config.checkpoint_kind = "best"  # best | last: the parameters of which epoch
+    config.backbone = ConfigDict()
+    config.backbone.weights = ""  # the weight files where they have moved; empty: as in the run
     config.data = ConfigDict()
     config.data.images = ""  # a folder, one image, or a .txt or .csv list with one path per line
     config.data.root = ""  # of the paths in a list; empty: the folder that the list lies in

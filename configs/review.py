@@ -19,6 +19,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.stage = "review"
     config.checkpoint = "checkpoints/impute"  # workdir of a finished impute run
+    config.backbone = ConfigDict()
+    config.backbone.weights = ""  # the weight files where they have moved; empty: as in the run
     config.review = ConfigDict()
     config.review.decisions = ""  # a saved decisions file: apply it; empty: write the page
     config.review.cells = 10_000  # the most cells on the page, most useful first

@@ -42,7 +42,6 @@ is done by the stages.
 """
 
 import contextlib
-import json
 import os
 import runpy
 from collections.abc import Callable, Iterator, Sequence
@@ -64,11 +63,12 @@ from mlc_jax.data.labels import Quarantined
 from mlc_jax.data.stream import list_images, stream_images
 from mlc_jax.errors import ConfigError, ImageError, WorkdirError
 from mlc_jax.files.atomic import write_text
+from mlc_jax.files.runs import open_run, read_record
 from mlc_jax.journal import Journal
 from mlc_jax.stages import impute as impute_stage
 from mlc_jax.stages import multilabel as multilabel_stage
 from mlc_jax.training.parallel import Devices
-from mlc_jax.training.restore import TrainedRun, open_run, scorer
+from mlc_jax.training.restore import TrainedRun, open_classifier, scorer
 
 FilePath = str | os.PathLike[str]
 
@@ -93,8 +93,9 @@ class Run:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """What summary.json holds: metrics per label, warnings, seconds, versions."""
-        loaded: dict[str, Any] = json.loads((self.workdir / "summary.json").read_text())
-        return loaded
+        return read_record(
+            self.workdir / "summary.json", f"workdir={str(self.workdir)!r}", ("impute",)
+        )
 
     @property
     def labels_file(self) -> Path:
@@ -139,12 +140,12 @@ class Model:
     @property
     def summary(self) -> dict[str, Any]:
         """What summary.json holds: the figures of the test split, and the warnings."""
-        return self.trained.summary
+        return self.trained.run.summary
 
     @property
     def report(self) -> Path:
         """The page for people."""
-        return self.trained.workdir / "report.html"
+        return self.trained.run.workdir / "report.html"
 
     @cached_property
     def _scorer(self) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
@@ -260,7 +261,7 @@ def load(workdir: FilePath) -> Model:
       CheckpointError: there is no such run, it is damaged, or its weights are not to be had.
     """
     with _quiet_libraries():
-        return Model(open_run(Path(workdir), Journal()))
+        return Model(open_classifier(open_run(Path(workdir), key="workdir"), Journal()))
 
 
 @contextlib.contextmanager

@@ -10,16 +10,19 @@ import platform
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
 import jax
 
 from mlc_jax import __version__
+from mlc_jax.errors import ConfigError
 from mlc_jax.files.machine import folder_size, memory
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import NETWORKS
 from mlc_jax.models.download import cache_state, cached_path
 from mlc_jax.models.hub_files import HUB_FILES
 from mlc_jax.models.published import PUBLISHED
+from mlc_jax.runtime import device_problem, flush_streams, open_streams
 from mlc_jax.settings import cache_folder
 from mlc_jax.training.provenance import PACKAGES
 
@@ -34,13 +37,13 @@ def examine(journal: Journal) -> list[str]:
         f"mlc_jax {__version__}, Python {platform.python_version()}, {platform.platform()}"
     )
     journal.line(", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES))
-    try:
+    if problem := device_problem():
+        problems.append(problem)
+    else:
         for device in jax.devices():
             journal.line(
                 f"device {device.id}: {device.platform}, {device.device_kind}{_held(device)}"
             )
-    except RuntimeError as error:
-        problems.append(f"no device answers ({str(error).splitlines()[0]}); see JAX_PLATFORMS")
     total, available = memory()
     journal.line(
         f"{os.cpu_count()} processors, {total / GIB:.1f} GiB of memory, "
@@ -48,7 +51,10 @@ def examine(journal: Journal) -> list[str]:
     )
     if available < ENOUGH_BYTES:
         problems.append(f"only {available / GIB:.1f} GiB of memory are free; close something")
-    problems += _cache(journal) + _weights(journal)
+    try:
+        problems += _cache(cache_folder(), journal) + _weights(journal)
+    except ConfigError as error:
+        problems.append(str(error))
     return problems
 
 
@@ -58,9 +64,8 @@ def _held(device: jax.Device) -> str:
     return f", {stats['bytes_limit'] / GIB:.1f} GiB" if stats and "bytes_limit" in stats else ""
 
 
-def _cache(journal: Journal) -> list[str]:
+def _cache(cache: Path, journal: Journal) -> list[str]:
     """The cache: whether it can be written, what it holds, what room is left."""
-    cache = cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache):
@@ -97,6 +102,7 @@ def _weights(journal: Journal) -> list[str]:
 
 def main() -> int:
     """Runs the check; returns the exit status."""
+    open_streams()
     journal = Journal()
     problems = examine(journal)
     for problem in problems:
@@ -107,4 +113,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    flush_streams()
+    sys.exit(status)

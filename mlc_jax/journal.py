@@ -9,11 +9,43 @@ import io
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 PLAIN_EVERY_SECONDS = 10.0
+
+
+class _Screen:
+    """Standard output that may be lost, to a closed pipe or a full disk, without ending the run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._lost = stream, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._unless_lost(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._unless_lost(self._stream.flush)
+
+    def _unless_lost(self, act: Callable[[], object]) -> None:
+        if self._lost:
+            return
+        try:
+            act()
+        except OSError as error:
+            self._lost = True
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                sys.stderr.write(
+                    f"standard output: {error.strerror}; the run goes on, and its summary.json "
+                    "will hold what it found\n"
+                )
+                sys.stderr.flush()
 
 
 class Journal:
@@ -30,12 +62,14 @@ class Journal:
     """
 
     def __init__(self) -> None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
+        stream = sys.stdout or io.StringIO()  # None where it was closed before Python began
+        if isinstance(stream, io.TextIOWrapper):
             # A locale without our letters must not stop a run for the sake of an ellipsis.
-            sys.stdout.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace")
         # A pipe has no width of its own; 120 columns keep the tables whole.
-        width = None if sys.stdout.isatty() else 120
-        self.console = Console(file=sys.stdout, highlight=False, width=width)
+        width = None if stream.isatty() else 120
+        screen = cast(TextIO, _Screen(stream))
+        self.console = Console(file=screen, highlight=False, width=width)
         self.warnings: list[str] = []
         self.notes: list[str] = []
         self._started = time.perf_counter()

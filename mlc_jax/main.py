@@ -23,8 +23,8 @@ from ml_collections import ConfigDict, config_flags
 from mlc_jax import processes
 from mlc_jax.errors import ConfigError, MlcError
 from mlc_jax.interrupt import Interrupted, handled
-from mlc_jax.runtime import prepare
-from mlc_jax.settings import cache_folder
+from mlc_jax.runtime import check_devices, flush_streams, open_streams, prepare, say
+from mlc_jax.settings import cache_folder, local_path, with_local_paths
 
 JOBS = (
     "impute",
@@ -46,7 +46,9 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, f"Configuration of a job: configs/JOB.py, JOB one of {', '.join(JOBS)}."
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where the run keeps its files. Default: checkpoints/JOB."
+    "workdir",
+    None,
+    "Where the job keeps its files. Default: checkpoints/JOB; of a job that reads a run, RUN/JOB.",
 )
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Scan the data, try each phase once, and estimate time, disk and memory."
@@ -59,7 +61,8 @@ DISTRIBUTED = flags.DEFINE_bool(
 USAGE = """python -m mlc_jax.main --config=configs/JOB.py [--workdir=DIR] [--config.KEY=VALUE …]
 
 JOB       one of {jobs}
---workdir where the run keeps its files; default checkpoints/JOB
+--workdir where the job keeps its files; default checkpoints/JOB, and of a job that reads a finished
+          run (config.checkpoint) the folder JOB in that run's
 --config.KEY=VALUE
           any key of the job's configuration; `--config=configs/JOB.py --help` lists them
 --dry_run scans the data, tries one step of each phase, a save and a restore, and estimates time,
@@ -91,12 +94,13 @@ _REFUSALS = {
 
 def main(argv: Sequence[str]) -> int:
     """Runs the job that the flags describe; returns the exit status."""
+    open_streams()
     try:
         with handled():
             _run(argv)
             processes.finish()
     except Interrupted as stop:
-        print(f"{stop}: the same command goes on from what is saved", file=sys.stderr)
+        say(f"{stop}: the same command goes on from what is saved")
         processes.fail(str(stop), stop.status, stop.status - 128)
         return stop.status
     except Exception as error:
@@ -107,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
                 raise
             traceback.print_exc()  # raised, jax would wait for the others at the exit
             return 1
-        print(f"error: {line}", file=sys.stderr)
+        say(f"error: {line}")
         processes.fail(line, 2)
         return 2
     return 0
@@ -126,14 +130,13 @@ def _run(argv: Sequence[str]) -> None:
     wants_help = any(word in ("-h", "--help", "-help") for word in argv[1:])
     config = _parse([word for word in argv if word not in ("-h", "--help", "-help")])
     if wants_help:
-        print(
-            USAGE.format(
-                jobs=", ".join(JOBS),
-                dry_run_jobs=" and ".join(DRY_RUN_JOBS),
-                distributed_jobs=" and ".join(DISTRIBUTED_JOBS),
-            )
+        usage = USAGE.format(
+            jobs=", ".join(JOBS),
+            dry_run_jobs=" and ".join(DRY_RUN_JOBS),
+            distributed_jobs=" and ".join(DISTRIBUTED_JOBS),
         )
-        print("" if config is None else f"Keys and defaults:\n{config}")
+        keys = "" if config is None else f"Keys and defaults:\n{config}"
+        say(f"{usage}\n{keys}", sys.stdout)
         return
     if config is None:
         raise ConfigError(f"which job? Give --config=configs/JOB.py, JOB of {', '.join(JOBS)}")
@@ -146,14 +149,21 @@ def _run(argv: Sequence[str]) -> None:
             f"--distributed is for {' and '.join(DISTRIBUTED_JOBS)}; {config.stage} "
             f"{'with --dry_run ' if DRY_RUN.value else ''}runs in one process: leave it out"
         )
+    config = with_local_paths(config)
     prepare(cache_folder())  # before anything imports jax
-    workdir = Path(WORKDIR.value or f"checkpoints/{config.stage}")
+    workdir = Path(local_path(WORKDIR.value or default_workdir(config), "--workdir"))
     if DISTRIBUTED.value:
         processes.join(cache_folder())
         workdir = processes.own_workdir(workdir)
+    check_devices()
     stage = importlib.import_module(f"mlc_jax.stages.{config.stage}")
     with contextlib.suppress(processes.LeftToLeaderError):
         stage.run(config, workdir)
+
+
+def default_workdir(config: ConfigDict) -> str:
+    """checkpoints/JOB; of a job that reads a run, the folder JOB in that run's."""
+    return f"{config.get('checkpoint', 'checkpoints')}/{config.stage}"
 
 
 def _parse(argv: Sequence[str]) -> ConfigDict | None:
@@ -265,8 +275,7 @@ def _one_line(error: Exception) -> str:
 
 if __name__ == "__main__":
     status = main(sys.argv)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_streams()
     if status:
         # Not `sys.exit`, which waits for threads: one of them may be what is stuck.
         os._exit(status)

@@ -6,6 +6,7 @@ depends on the data or the head is a placeholder there; `resolve` fills it in an
 
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ CHOICES = {
     ),
     "parallel": ("jit", "pmap"),
 }
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_HOME = re.compile(r"~[^/]*(/|$)")
 ROWS = ("default", "full", "training", "filling", "backbones")
+DEMO = "DEMO: drawn pictures, not photographs"  # begins what every job says on the demo
 METHODS = ("crossfit", "notebook")
 THRESHOLDS = ("fixed", "matched", "f1", "g_mean", "youden", "recall", "cost")
 
@@ -50,7 +54,8 @@ def training_config(stage: str) -> ConfigDict:
     config.data = ConfigDict()
     config.data.labels = ""  # labels file; empty for the embedded demo
     config.data.images = ""  # image folder
-    config.data.demo = config_dict.placeholder(bool)  # whether these are drawn data; found out
+    # Whether these are drawn data; found out. true: the embedded demo (impute: also without data).
+    config.data.demo = config_dict.placeholder(bool)
     config.data.image_size = config_dict.placeholder(tuple)  # (height, width)
     config.data.max_bad_fraction = 0.01  # rows and images that may be left out
     # In any case, with commas between several; 0, 1 and the empty cell may be among them:
@@ -130,8 +135,55 @@ def is_demo(config: ConfigDict) -> bool:
 
 
 def cache_folder() -> Path:
-    """Where weights, prepared data and features are kept: $MLC_JAX_CACHE or ~/.cache/mlc_jax."""
-    return Path(os.environ.get("MLC_JAX_CACHE") or "~/.cache/mlc_jax").expanduser().absolute()
+    """Where weights, prepared data and features are kept: $MLC_JAX_CACHE or ~/.cache/mlc_jax.
+
+    Raises:
+      ConfigError: it is no path of this machine, or there is no home folder.
+    """
+    given = os.environ.get("MLC_JAX_CACHE") or "~/.cache/mlc_jax"
+    return Path(local_path(given, "MLC_JAX_CACHE")).absolute()
+
+
+def local_path(text: str, name: str) -> str:
+    """A path with `~` and `~user` written out, as a shell does it for words that begin with them.
+
+    Args:
+      text: as it was given; what does not look like a path comes back as it is.
+      name: of the flag, key or variable, for messages.
+
+    Raises:
+      ConfigError: it names a place in the network, or a home folder that is not known.
+    """
+    if _REMOTE.match(text):
+        raise ConfigError(
+            f"{name}={text}: files are read and written by path; mount {text.split(':')[0]}:// as "
+            "a folder (gcsfuse, s3fs, rclone), or copy it, and give the path"
+        )
+    if not _HOME.match(text):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{name}={text}: no home folder is known for it; give an absolute path"
+        ) from error
+
+
+def with_local_paths(config: ConfigDict, prefix: str = "config") -> ConfigDict:
+    """A copy of a configuration in which `local_path` went over every text.
+
+    Raises:
+      ConfigError: see `local_path`.
+    """
+    config = config.copy_and_resolve_references()
+    for key, value in config.items():
+        name = f"{prefix}.{key}"
+        if isinstance(value, ConfigDict):
+            config[key] = with_local_paths(value, name)
+        elif isinstance(value, str):
+            # Of weights there may be several, joined by commas.
+            config[key] = ",".join(local_path(part, name) for part in value.split(","))
+    return config
 
 
 def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:

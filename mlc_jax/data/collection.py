@@ -18,6 +18,7 @@ from mlc_jax.data.table import MISSING, LabelTable, Source
 from mlc_jax.errors import LabelsError
 from mlc_jax.journal import Journal
 from mlc_jax.processes import leader_first
+from mlc_jax.settings import DEMO
 
 SHOWN = 10
 
@@ -65,6 +66,8 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
     """
     labels_file, image_folder = Path(config.data.labels), Path(config.data.images)
     truth_file = None
+    if config.data.demo:
+        journal.warn(f"{DEMO}; give config.data.labels and config.data.images for your own")
     if not config.data.labels:
         with leader_first(), journal.phase("draw the demo", 0, ""):
             demo = draw_demo(cache / "demo")

@@ -21,7 +21,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mlc_jax.data.delimited import shown
-from mlc_jax.data.images import decode_first, resize_image, resolve_image
+from mlc_jax.data.images import decode_first, resolve_image
+from mlc_jax.data.pixels import resize_image
 from mlc_jax.data.watch import result_of
 from mlc_jax.errors import CheckpointError, ImageError
 from mlc_jax.files.atomic import write_text
@@ -29,7 +30,7 @@ from mlc_jax.files.digest import digest_bytes, digest_file, digest_json
 from mlc_jax.files.lock import exclusive
 from mlc_jax.settings import cache_folder
 
-VERSION = "1.2.0"
+VERSION = "1.3.0"
 INDEX = "index.json"
 
 
@@ -149,6 +150,7 @@ class ImageSet:
       rejected: what was left out and why.
       several: names of files of several frames or pages, of which the first was taken.
       image_size: (height, width).
+      files_digest: of their files' names and contents, whatever size they are resized to.
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class ImageSet:
         place_of: dict[str, int],
         rejected: Sequence[Rejected],
         image_size: tuple[int, int],
+        files_digest: str,
     ) -> None:
         found = sorted(
             (place_of[filename], filename, digest, record)
@@ -171,6 +174,7 @@ class ImageSet:
         self.rejected = tuple(rejected)
         self.several = tuple(index["several"])
         self.image_size = image_size
+        self.files_digest = files_digest
 
     def __len__(self) -> int:
         return len(self._records)
@@ -234,13 +238,10 @@ def prepare_images(
     key = digest_json([VERSION, list(image_size), contents])[:32]
     place_of = {filename: place for place, filename in files}
     folder = cache / "datasets" / PreparedImages.name / key / VERSION
-    with exclusive(cache / "datasets" / f"{key}.lock", wait=True):
-        index = _read_index(folder)
-        if index is None:
-            # Not finished, or damaged; TFDS would take the folder for a whole one, or fail at it.
-            shutil.rmtree(folder, ignore_errors=True)
-        rejected: list[Rejected] = []
-        several: list[str] = []
+    rejected: list[Rejected] = []
+    several: list[str] = []
+
+    def make_builder() -> PreparedImages:
         tfds.disable_progress_bar()
         builder = PreparedImages(
             root=root,
@@ -253,15 +254,26 @@ def prepare_images(
             data_dir=str(cache / "datasets"),
         )
         assert Path(builder.data_dir) == folder
-        if index is None:
-            index = _write_set(builder, files, rejected, several)
-        source = _records_of(builder) if index["records"] else ()
+        return builder
+
+    # A finished set is read without a lock, so that its cache may be read-only.
+    index = _read_index(folder)
+    if index is None:
+        with exclusive(cache / "datasets" / f"{key}.lock", wait=True):
+            index = _read_index(folder)  # another run may have made it while this one waited
+            if index is None:
+                # Not finished, or damaged; TFDS would take the folder for a whole one, or fail.
+                shutil.rmtree(folder, ignore_errors=True)
+                index = _write_set(make_builder(), files, rejected, several)
+    source = _records_of(make_builder()) if index["records"] else ()
     refused = [
         Rejected(place_of[filename], reason, message)
         for filename, reason, message in index["rejected"]
     ]
     left_out = sorted(missing + refused, key=lambda item: item.place)
-    return ImageSet(source, index, place_of, left_out, image_size)
+    usable = {filename for filename, _ in index["records"]}
+    files_digest = digest_json([content for content in contents if content[0] in usable])
+    return ImageSet(source, index, place_of, left_out, image_size, files_digest)
 
 
 def _write_set(

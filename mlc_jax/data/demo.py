@@ -62,11 +62,16 @@ def draw_demo(root: Path, *, seed: int = 0, rows: int = ROWS) -> Demo:
     """
     demo = Demo(labels=root / "labels.csv", images=root / "images", truth=root / "truth.csv")
     stamp, identity = root / "demo.json", {"version": DEMO_VERSION, "seed": seed, "rows": rows}
+
+    def is_whole() -> bool:
+        return stamp.exists() and _read_stamp(stamp) == identity | {"digest": _digest(demo)}
+
+    if is_whole():  # read without a lock, so that its cache may be read-only
+        return demo
     with exclusive(root / ".lock", wait=True):
-        if stamp.exists():
-            if _read_stamp(stamp) == identity | {"digest": _digest(demo)}:
-                return demo
-        elif any(not path.name.startswith(".") for path in root.iterdir()):
+        if is_whole():
+            return demo
+        if not stamp.exists() and any(not path.name.startswith(".") for path in root.iterdir()):
             raise WorkdirError(f"{root} holds files that are not the demo's; choose another folder")
         # The stamp is written first without a digest: it marks the folder as ours, so that what an
         # interrupted draw leaves may be removed, and as unfinished.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlc_jax.data.images import resize_image
+from mlc_jax.data.pixels import resize_image
 from mlc_jax.data.stream import ImageBatch
 from mlc_jax.errors import ImageError
 

@@ -20,24 +20,18 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mlc_jax.data.delimited import shown
+from mlc_jax.data.pixels import FORMATS, orientation, to_rgb
 from mlc_jax.errors import ImageError
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 50_000_000
 MAX_FILE_BYTES = 2**28
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+# The brand behind `ftyp` of what is read only where another package is there.
+_LACKING = dict.fromkeys(
+    (b"heic", b"heix", b"hevc", b"mif1", b"msf1"), "it is HEIC; install pillow-heif"
+)
 _PNG_END = b"IEND\xae\x42\x60\x82"  # the last chunk with its checksum
-_ORIENTATION = 0x0112  # the EXIF tag
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _quiet_lock = threading.Lock()
 
 
@@ -146,9 +140,8 @@ def _quiet() -> Iterator[None]:
 def decode_image(source: bytes | str | os.PathLike[str]) -> np.ndarray:
     """Decodes one image, upright, in RGB; of several frames or pages the first.
 
-    Transparency is composited on white. 16-bit grey is scaled by its range, 0 to 65535. Other wide
-    integers, and floats that do not fit [0, 1] or [0, 255], are stretched from their least to
-    their greatest value. An EXIF orientation is applied; one that cannot be read counts as none.
+    How modes, wide values and transparency become RGB, `to_rgb` says. An EXIF orientation is
+    applied; one that cannot be read counts as none.
 
     Args:
       source: the content of a file, or its path. A path is opened as it is: use `resolve_image`.
@@ -180,9 +173,12 @@ def decode_first(source: bytes | str | os.PathLike[str]) -> tuple[np.ndarray, in
                 image.load()
         else:
             image.load()
-        turn = _UPRIGHT.get(_orientation(image))
-        upright = _rgb(image)
-        return np.array(upright if turn is None else upright.transpose(turn)), frames
+        with _quiet():
+            turned = orientation(image)
+        try:
+            return to_rgb(image, turned), frames
+        except TypeError as error:
+            raise ImageError("unsupported_mode", f"{name}: {error}") from None
 
 
 def _content(source: bytes | str | os.PathLike[str]) -> tuple[str, bytes]:
@@ -238,8 +234,9 @@ def _opened(name: str, data: bytes) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         if data.startswith(_SIGNATURES):
             raise ImageError("damaged", f"{name} has a damaged header; save it again") from None
+        remedy = _LACKING.get(data[8:12], "convert it") if data[4:8] == b"ftyp" else "convert it"
         raise ImageError(
-            "not_an_image", f"{name} is none of {', '.join(FORMATS)}; convert it"
+            "not_an_image", f"{name} is none of {', '.join(FORMATS)}; {remedy}"
         ) from None
     with image:
         pixels = image.width * image.height
@@ -249,53 +246,3 @@ def _opened(name: str, data: bytes) -> Iterator[Image.Image]:
                 f"{name} has {pixels} pixels, more than {MAX_PIXELS}; scale it down",
             )
         yield image
-
-
-def _orientation(image: Image.Image) -> int:
-    with _quiet():
-        try:
-            return int(image.getexif().get(_ORIENTATION, 1))
-        except Exception:
-            # EXIF beside sound pixels may be any rubbish, and raise anything.
-            return 1
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        over = image.convert("RGBA")
-        white = Image.new("RGBA", over.size, "white")
-        return Image.alpha_composite(white, over).convert("RGB")
-    if image.mode not in ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"):
-        raise ImageError("unsupported_mode", f"image mode {image.mode} is not supported; use RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bit(values: np.ndarray) -> np.ndarray:
-    """Scales grey values of any width, [H, W], to uint8 by the range they are written in."""
-    if not np.isfinite(values).all():
-        raise ImageError("damaged", "image holds values that are not finite; save it again")
-    low, high = float(values.min()), float(values.max())
-    usual = (1.0, 255.0) if values.dtype.kind == "f" else (65535.0,)
-    fitting = [limit for limit in usual if low >= 0 and high <= limit]
-    if fitting:
-        low, high = 0.0, fitting[0]
-    if high == low:
-        return np.zeros(values.shape, np.uint8)
-    scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
-    return np.rint(scaled).astype(np.uint8)
-
-
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes with a bilinear filter that is widened when shrinking, so nothing is aliased.
-
-    Args:
-      image: uint8 [H, W, 3].
-      size: (height, width) in pixels.
-
-    Returns:
-      uint8 [height, width, 3].
-    """
-    height, width = size
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))

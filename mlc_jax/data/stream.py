@@ -18,15 +18,18 @@ import numpy as np
 from PIL import Image
 
 from mlc_jax.data.delimited import open_text
-from mlc_jax.data.images import FORMATS, decode_image, resize_image, resolve_image
+from mlc_jax.data.images import decode_image, resolve_image
 from mlc_jax.data.labels import Quarantined
+from mlc_jax.data.pixels import FORMATS, resize_image
 from mlc_jax.data.watch import result_of
 from mlc_jax.errors import ConfigError, ImageError
 
 MAX_LISTED = 100_000_000
 HEADER = "filename"  # of the first column, in every CSV file of ours
-IMAGE_SUFFIXES = tuple(
-    suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS
+# Photographs that nothing here can read are refused by name, not passed over.
+IMAGE_SUFFIXES = (
+    *(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS),
+    *(".heic", ".heif", ".avif"),
 )
 
 

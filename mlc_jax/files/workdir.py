@@ -8,7 +8,7 @@ from typing import Any
 
 from mlc_jax.errors import WorkdirError
 from mlc_jax.files.atomic import remove_partial, write_json, write_text
-from mlc_jax.files.lock import exclusive
+from mlc_jax.files.lock import exclusive, shared
 
 RECORD, ROWS, CHANGES = "run.json", "rows.jsonl", "changes.json"
 # What a run writes, the record of its inputs last: what is set aside when they have changed. Other
@@ -34,10 +34,17 @@ RUN_FILES = (
     ROWS,
     RECORD,
 )
+# Jobs whose results on a run lie in a folder of their name in it.
+READERS = ("evaluate", "predict", "explain", "review", "export")
 SHOWN = 5
 
 Row = tuple[str, str, str]
 """What decides one row: file name, digest of the image, its labels as text."""
+
+
+def reading(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Keeps jobs that write out of the directory of a finished run, which may be read-only."""
+    return shared(path / ".lock")
 
 
 @contextlib.contextmanager
@@ -104,6 +111,14 @@ def changes(workdir: Path) -> list[str]:
     ]
 
 
+def changed_rows(workdir: Path, rows: Sequence[Row]) -> str:
+    """For people: the first rows that differ from those of the run in a directory.
+
+    Empty where none does, or the run kept none.
+    """
+    return "; ".join(_changed_rows(_read_rows(workdir / ROWS), rows))
+
+
 def _set_aside(workdir: Path, difference: str) -> None:
     """Moves the run in `workdir` into a folder of its own; remembers the change first."""
     file = workdir / CHANGES
@@ -112,7 +127,8 @@ def _set_aside(workdir: Path, difference: str) -> None:
     write_json(file, {"changes": [*known, {"difference": difference, "folder": folder.name}]})
     folder.mkdir(exist_ok=True)
     # The record goes last, so that a run that is killed in between is refused again.
-    for name in RUN_FILES:
+    about = [name for name in READERS if (workdir / name / "summary.json").exists()]
+    for name in (*about, *RUN_FILES):
         if (workdir / name).exists():
             (workdir / name).rename(folder / name)
 

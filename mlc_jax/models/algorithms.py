@@ -80,10 +80,11 @@ def choose_algorithm(
     if not shapes:
         return DIRECT
     file = _file(cache, shapes)
-    with exclusive(file.with_suffix(".lock"), wait=True):
-        choice = _read(file)  # behind the lock, since another run may be measuring
-        if choice is None:
-            choice = _measure(backbone, image_size, shapes, file, journal)
+    choice = _read(file)  # read without a lock, so that its cache may be read-only
+    if choice is None:
+        with exclusive(file.with_suffix(".lock"), wait=True):
+            # Once more behind the lock, since another run may have measured.
+            choice = _read(file) or _measure(backbone, image_size, shapes, file, journal)
     journal.note(
         f"frozen convolutions: Winograd's algorithm in {len(choice.winograd)} of {len(shapes)} "
         f"layers, {choice.batch_size} images per call, as measured once ({file})"

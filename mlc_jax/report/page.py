@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -48,6 +49,8 @@ def write_report(workdir: Path) -> Path:
             f"{workdir} holds a run of stage {stage!r}; reports exist for {', '.join(_PAGES)}"
         )
     page = _PAGES[stage](run, workdir / "plots")
+    if run.summary["data"].get("demo"):
+        page = replace(page, title=f"DEMO: {page.title}")
     report = workdir / "report.html"
     write_text(report, render(page))
     return report

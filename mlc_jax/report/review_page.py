@@ -73,6 +73,7 @@ class ReviewPage:
       labels: all labels of the run.
       cells: most useful first.
       notes: what was left out, and what else a person must know.
+      demo: whether the run is on drawn pictures.
     """
 
     workdir: str
@@ -81,6 +82,7 @@ class ReviewPage:
     labels: Sequence[Label]
     cells: Sequence[Cell]
     notes: Sequence[str]
+    demo: bool = False
     rule: str = RULE
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from mlc_jax.data.images import decode_image, resize_image, resolve_image
+from mlc_jax.data.images import decode_image, resolve_image
+from mlc_jax.data.pixels import resize_image
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import ImageError
 from mlc_jax.report.panels import BLUE, INK, ORANGE, drawable, panel_grid, save

@@ -28,11 +28,13 @@ def show(summary: dict[str, Any], workdir: Path, journal: Journal) -> None:
       workdir: of the run.
       journal: prints it.
     """
+    demo = "DEMO: " if summary["data"].get("demo") else ""
     for table in _TABLES[summary["stage"]](summary):
+        table.title = f"{demo}{table.title}"
         journal.console.print(table)
     outcome, places = _LINES[summary["stage"]](summary, workdir)
     lines = [
-        f"{outcome}, {sum(summary['seconds'].values()):.0f} s",
+        f"{demo}{outcome}, {sum(summary['seconds'].values()):.0f} s",
         *(f"WARNING: {warning}" for warning in summary["warnings"]),
         places,
         f"report {workdir / 'report.html'}",
@@ -163,7 +165,8 @@ def _compare_lines(summary: dict[str, Any], workdir: Path) -> tuple[str, str]:
 
 def show_evaluation(summary: dict[str, Any], workdir: Path, journal: Journal) -> None:
     """Prints what an evaluation found: its tables, its verdict and its warnings."""
-    title = f"evaluate: human labels only, {summary['data']['judged']} images"
+    demo = "DEMO: " if summary["data"]["demo"] else ""
+    title = f"{demo}evaluate: human labels only, {summary['data']['judged']} images"
     labels = _table(title, "label", ["cells", "prevalence", "AUC", "PR AUC", "F1", "MCC"])
     for name, record in summary["labels"].items():
         metrics = record["metrics"]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from mlc_jax.data.images import decode_image, resize_image, resolve_image
+from mlc_jax.data.images import decode_image, resolve_image
+from mlc_jax.data.pixels import resize_image
 
 QUALITY = 72
 SMALLEST = 96  # pixels of the longer side

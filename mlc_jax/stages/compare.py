@@ -88,7 +88,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         rows = next(iter(found.values()))
         write_rows(workdir / "compare.csv", rows)
         write_quarantine(workdir / "quarantine.csv", collection.quarantine)
-        summary = describe_run(config, collection, backbone, journal) | {
+        summary = describe_run(config, workdir, collection, backbone, journal) | {
             "labels": {
                 name: {"known": int((bench.values[:, column] != MISSING).sum())}
                 for column, name in enumerate(collection.table.names)

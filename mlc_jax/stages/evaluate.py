@@ -4,7 +4,6 @@ On the run's own data a classifier is judged on the stored test split, and gets 
 in training. On other data it is judged on every row but those whose image it was trained on.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mlc_jax.assess.held_out import TestFigures, judge_test
-from mlc_jax.data.collection import Collection, open_collection, without_filled
+from mlc_jax.data.collection import Collection, open_collection
 from mlc_jax.data.folds import groups_of_copies
 from mlc_jax.data.labels import write_quarantine
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import CheckpointError, ConfigError, LabelsError
-from mlc_jax.files.atomic import write_json
-from mlc_jax.files.outputs import clear
-from mlc_jax.files.workdir import owned
+from mlc_jax.files.outputs import Results
+from mlc_jax.files.runs import Run, open_run, read_record
+from mlc_jax.files.workdir import changed_rows, owned
 from mlc_jax.journal import Journal
 from mlc_jax.report.terminal import show_evaluation
 from mlc_jax.settings import cache_folder
-from mlc_jax.training.feeds import choose_backbone
-from mlc_jax.training.imputation import impute_collection
+from mlc_jax.training.impute_run import restore, restore_heads
 from mlc_jax.training.parallel import Devices
-from mlc_jax.training.provenance import plain, run_inputs
-from mlc_jax.training.restore import TrainedRun, open_run, run_config, scorer
+from mlc_jax.training.provenance import plain, row_inputs
+from mlc_jax.training.restore import TrainedRun, image_folder_of, open_classifier, scorer
 
 OUTPUTS = ("quarantine.csv",)
 
@@ -70,21 +68,25 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise ConfigError("config.data.labels and config.data.images go together: give both")
     if config.batch_size < 0:
         raise ConfigError(f"config.batch_size={config.batch_size}: give 1 or more, or 0")
-    checkpoint = Path(config.checkpoint)
+    source = open_run(Path(config.checkpoint), ("impute", "multilabel"))
     with owned(workdir):
-        if stage_of(checkpoint) == "impute":
-            found = evaluate_impute(config, checkpoint, journal)
+        results = Results(workdir, config.stage, source, OUTPUTS)
+        results.check()
+        if source.job == "impute":
+            found = evaluate_impute(config, source, journal)
         else:
-            found = evaluate_classifier(config, checkpoint, journal)
-        clear(workdir, config.stage, OUTPUTS)
+            found = evaluate_classifier(config, source, journal)
+        results.replace(journal.note)
         write_quarantine(workdir / "quarantine.csv", found.collection.quarantine)
         summary = {
-            "finished": True,
-            "stage": config.stage,
-            "checkpoint": {"workdir": str(checkpoint), "kind": config.checkpoint_kind},
+            "checkpoint": {
+                "workdir": str(source.workdir.absolute()),
+                "kind": config.checkpoint_kind,
+            },
             "data": {
-                "labels_file": str(found.collection.labels_file),
-                "image_folder": str(found.collection.image_folder),
+                "demo": source.demo and not config.data.labels,
+                "labels_file": str(found.collection.labels_file.absolute()),
+                "image_folder": str(found.collection.image_folder.absolute()),
                 "judged": found.rows,
                 "left_out": len(found.collection.quarantine),
                 "seen_in_training": found.seen,
@@ -97,44 +99,30 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             "seconds": journal.seconds,
             "config": plain(config),
         }
-        write_json(workdir / "summary.json", summary)
+        summary = results.finish(summary)
         show_evaluation(summary, workdir, journal)
         return summary
 
 
-def stage_of(checkpoint: Path) -> str:
-    """The stage of a finished run.
-
-    Raises:
-      CheckpointError: there is no finished run.
-    """
-    try:
-        summary = json.loads((checkpoint / "summary.json").read_text())
-        if summary["finished"] is True and summary["stage"] in ("impute", "multilabel"):
-            return str(summary["stage"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise CheckpointError(
-        f"config.checkpoint={str(checkpoint)!r} holds no finished run; give the workdir of an "
-        "impute or a multilabel run"
-    )
-
-
-def evaluate_classifier(config: ConfigDict, checkpoint: Path, journal: Journal) -> Evaluation:
+def evaluate_classifier(config: ConfigDict, source: Run, journal: Journal) -> Evaluation:
     """Judges the classifier of a multilabel run.
 
     Raises:
       LabelsError: the labels file lacks a label of the run, or no row is left to judge.
     """
-    trained = open_run(checkpoint, journal)
+    trained = open_classifier(source, journal, config.backbone.weights)
     data = trained.config.copy_and_resolve_references()
     own = not config.data.labels
     if not own:
         data.data.labels, data.data.images = config.data.labels, config.data.images
         data.data.demo = False
+    elif data.data.images:
+        data.data.images = str(image_folder_of(source))
     collection = open_collection(data, cache_folder(), journal)
+    if own:
+        check_unchanged(source, collection)
     human = columns_of(collection, trained)
-    split = json.loads((checkpoint / "split.json").read_text())
+    split = read_split(source)
     rows, seen = rows_to_judge(collection, split, own)
     if seen:
         journal.note(
@@ -165,6 +153,39 @@ def evaluate_classifier(config: ConfigDict, checkpoint: Path, journal: Journal) 
     )
 
 
+def check_unchanged(source: Run, collection: Collection) -> None:
+    """Compares the images and labels that a run was made from with those that are there now.
+
+    Raises:
+      LabelsError: they are others; the message names the first rows.
+    """
+    now = {"labels": collection.table.digest(), "images": collection.images.digest()}
+    if now != {"labels": source.labels, "images": source.images}:
+        rows = changed_rows(source.workdir, row_inputs(collection))
+        raise LabelsError(
+            f"{collection.labels_file}: the data of the run have changed since"
+            f"{f' ({rows})' if rows else ''}; put the former ones back, or name the data to be "
+            "judged with config.data.labels and config.data.images"
+        )
+
+
+def read_split(source: Run) -> dict[str, list[str]]:
+    """A run's split.json: digests of the images it learned from, names of the test images.
+
+    Raises:
+      CheckpointError: it is missing or damaged.
+    """
+    split = read_record(source.workdir / "split.json", source.named, (source.job,))
+    for part in ("held_in", "test"):
+        if not isinstance(split.get(part), list) or not all(
+            isinstance(item, str) for item in split[part]
+        ):
+            raise CheckpointError(
+                f"{source.named} has a damaged split.json; put the former one back, or train again"
+            )
+    return split
+
+
 def rows_to_judge(
     collection: Collection, split: dict[str, list[str]], own: bool
 ) -> tuple[np.ndarray, list[str]]:
@@ -173,21 +194,20 @@ def rows_to_judge(
     Args:
       collection: the data.
       split: the run's split.json: digests of held-in images, names of test images.
-      own: whether these are the data of the run.
+      own: whether these are the data of the run, unchanged.
 
     Raises:
-      LabelsError: the data of the run have changed.
+      LabelsError: split.json does not divide the data of the run.
     """
     trained_on = set(split["held_in"])
     digests, names = collection.images.digests, collection.images.filenames
     if own:
         test = set(split["test"])
         rows = np.array([row for row, name in enumerate(names) if name in test], np.int64)
-        changed = [names[row] for row in rows if digests[row] in trained_on]
-        if len(rows) < len(test) or changed:
+        if len(rows) < len(test) or any(digests[row] in trained_on for row in rows):
             raise LabelsError(
-                f"{collection.labels_file}: the data of the run have changed since "
-                f"({len(rows)} of {len(test)} test images are there); name the data to be judged"
+                f"{collection.labels_file}: split.json of the run is not that of these data; put "
+                "the former one back, or name the data to be judged"
             )
         return rows, []
     seen = [digest in trained_on for digest in digests]
@@ -244,8 +264,8 @@ def label_records(names: tuple[str, ...], figures: TestFigures) -> dict[str, dic
     }
 
 
-def evaluate_impute(config: ConfigDict, checkpoint: Path, journal: Journal) -> Evaluation:
-    """Restores the heads of an impute run and asks each again about the fold it never saw.
+def evaluate_impute(config: ConfigDict, source: Run, journal: Journal) -> Evaluation:
+    """Restores the heads of an impute run and evaluates each on the fold it never saw.
 
     Raises:
       ConfigError: other data were given, on which no fold is out of fold.
@@ -255,22 +275,9 @@ def evaluate_impute(config: ConfigDict, checkpoint: Path, journal: Journal) -> E
         raise ConfigError(
             "config.data.labels: an impute run is judged out of fold, on its own data; leave it out"
         )
-    inputs = json.loads((checkpoint / "run.json").read_text())
-    own = run_config(inputs, json.loads((checkpoint / "summary.json").read_text()))
-    collection = without_filled(open_collection(own, cache_folder(), journal))
-    backbone = choose_backbone(own, journal)
-    now = run_inputs(own, collection, backbone)
-    changed = [key for key in ("labels", "images", "weights") if now[key] != inputs[key]]
-    if changed:
-        raise CheckpointError(
-            f"config.checkpoint={str(checkpoint)!r}: its {' and '.join(changed)} have changed "
-            "since; put the former ones back, or impute again"
-        )
-    table = collection.table
-    with owned(checkpoint):
-        judgement = impute_collection(
-            own, checkpoint, collection, backbone, journal
-        ).completion.judgement
+    restored = restore(source, journal, own_table=False, weights=config.backbone.weights)
+    table = restored.collection.table
+    judgement = restore_heads(source, restored, journal).judgement
     area = judgement.macro_roc_auc
     return Evaluation(
         {
@@ -285,5 +292,5 @@ def evaluate_impute(config: ConfigDict, checkpoint: Path, journal: Journal) -> E
         len(table.filenames),
         [],
         f"out-of-fold macro AUC {area.value:.3f} (95 % interval {area.low:.3f} to {area.high:.3f})",
-        collection,
+        restored.collection,
     )

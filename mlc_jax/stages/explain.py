@@ -15,12 +15,14 @@ from ml_collections import ConfigDict
 
 from mlc_jax.assess.faithfulness import BEATS_CHANCE, Curves
 from mlc_jax.data.delimited import csv_line, shown
-from mlc_jax.data.images import decode_image, resize_image, resolve_image
+from mlc_jax.data.images import decode_image, resolve_image
 from mlc_jax.data.labels import Quarantined, write_quarantine
+from mlc_jax.data.pixels import resize_image
 from mlc_jax.data.stream import Listing, list_images, stream_images
 from mlc_jax.errors import ConfigError, ImageError
-from mlc_jax.files.atomic import write_json, write_text
-from mlc_jax.files.outputs import clear
+from mlc_jax.files.atomic import write_text
+from mlc_jax.files.outputs import Results
+from mlc_jax.files.runs import open_run
 from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
 from mlc_jax.report.overlays import overlay, write_picture
@@ -28,7 +30,7 @@ from mlc_jax.report.page import write_report
 from mlc_jax.report.terminal import show
 from mlc_jax.training.explainer import METHODS, Explained, Explainer
 from mlc_jax.training.provenance import describe_circumstances
-from mlc_jax.training.restore import TrainedRun, open_run
+from mlc_jax.training.restore import TrainedRun, open_classifier
 
 OUTPUTS = ("explanations.csv", "quarantine.csv", "overlays", "plots", "report.html")
 COLUMNS = (
@@ -58,12 +60,15 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     check(config)
     listing = list_images(config.data.images, config.data.root)
     listing.refuse_inside(workdir)
+    run_read = open_run(Path(config.checkpoint))
     with owned(workdir):
-        trained = open_run(Path(config.checkpoint), journal)
+        results = Results(workdir, config.stage, run_read, OUTPUTS)
+        results.check()
+        trained = open_classifier(run_read, journal, config.backbone.weights)
         chosen = label_columns(config.explain.labels, trained.names)
         explainer = Explainer(trained, config)
         journal.note(explainer.cost())
-        clear(workdir, config.stage, OUTPUTS)
+        results.replace(journal.note)
         made: list[Explained] = []
         refused: list[Quarantined] = []
         lines: list[str] = []
@@ -88,9 +93,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             raise listing.nothing_readable(len(refused), workdir / "quarantine.csv")
         write_text(workdir / "explanations.csv", "".join([f"{COLUMNS}\n", *lines]))
         say(config, made, refused, journal)
-        summary = describe(config, trained, made, refused, journal)
-        write_json(workdir / "summary.json", summary)
+        summary = results.finish(describe(config, trained, made, refused, journal))
         write_report(workdir)
+        results.record()  # the report's plots as well
         show(summary, workdir, journal)
         return summary
 
@@ -238,9 +243,8 @@ def describe(
     labels = [trained.names[e.label] for one in made for e in one.explanations]
     size = trained.spec.image_size
     return {
-        "finished": True,
-        "stage": config.stage,
         "data": {
+            "demo": trained.run.demo,
             "images": config.data.images,
             "explained": len(made),
             "left_out": len(refused),
@@ -248,7 +252,7 @@ def describe(
             "taken": [one.filename for one in made],
         },
         "checkpoint": {
-            "workdir": str(trained.workdir),
+            "workdir": str(trained.run.workdir.absolute()),
             "kind": config.checkpoint_kind,
             "digest": trained.digest,
         },

@@ -15,10 +15,12 @@ from jax import export
 from ml_collections import ConfigDict
 
 from mlc_jax import __version__
+from mlc_jax.data import pixels
 from mlc_jax.errors import NumericsError
 from mlc_jax.files.atomic import write_bytes, write_json, write_text
 from mlc_jax.files.digest import digest_file
-from mlc_jax.files.outputs import clear
+from mlc_jax.files.outputs import Results
+from mlc_jax.files.runs import open_run
 from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
@@ -31,7 +33,7 @@ from mlc_jax.training.feeds import load_configured
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.program import PLATFORMS, export_program, write_head
 from mlc_jax.training.provenance import without_paths
-from mlc_jax.training.restore import TrainedRun, open_run, scorer
+from mlc_jax.training.restore import TrainedRun, open_classifier, scorer
 
 PROGRAM = "program.jaxexport"
 PROGRAM_IS = "the whole classifier as StableHLO, in the container of jax.export"
@@ -41,6 +43,7 @@ OTHERS = {
     "labels.json": "the names of the outputs, in order",
     "thresholds.json": "per label the threshold, the rule that chose it, its spread over folds",
     "config.json": "the configuration that it was trained with, without paths",
+    "pixels.py": "from an image file to the pixels that the program takes",
     "README.md": "this card",
 }
 DIGESTS = "SHA256SUMS"
@@ -64,12 +67,13 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     journal = Journal()
     which = config.checkpoint_kind
+    run_read = open_run(Path(config.checkpoint))
     with owned(workdir):
-        trained = open_run(Path(config.checkpoint), journal)
+        trained = open_classifier(run_read, journal, config.backbone.weights)
         params = trained_params(trained.classifier, which)
         files = files_of(trained.backbone)
-        earlier = (path.name for path in workdir.glob("backbone*.safetensors"))
-        clear(workdir, config.stage, (*dict.fromkeys((*files, *earlier)), DIGESTS))
+        results = Results(workdir, config.stage, run_read, (*files, DIGESTS))
+        results.replace(journal.note)
         with journal.phase("export", 0, "files"):
             write_backbones(workdir, tuned_backbone(_as_published(trained), params))
             write_head(workdir / "head.safetensors", trained, which)
@@ -78,19 +82,19 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         with journal.phase("check the program", CHECKED_IMAGES, "images") as advance:
             difference = check_program(workdir / PROGRAM, trained, which)
             advance(CHECKED_IMAGES)
-        thresholds = json.loads((trained.workdir / "thresholds.json").read_text())
+        thresholds = json.loads((run_read.workdir / "thresholds.json").read_text())
         write_json(workdir / "thresholds.json", thresholds)
         write_json(workdir / "labels.json", list(trained.names))
         write_json(workdir / "config.json", without_paths(trained.config))
+        write_text(workdir / "pixels.py", Path(pixels.__file__).read_text(encoding="utf-8"))
         card = describe_card(trained, which, thresholds, difference)
-        write_text(workdir / "README.md", model_card(card, trained.summary))
+        write_text(workdir / "README.md", model_card(card, run_read.summary))
         digests = {name: digest_file(workdir / name) for name in sorted(files)}
         lines = [f"{digest}  {name}\n" for name, digest in digests.items()]
         write_text(workdir / DIGESTS, "".join(lines))
         # Meant to be handed on, so it names no path of this machine.
         summary = {
-            "finished": True,
-            "stage": config.stage,
+            "demo": run_read.demo,
             "checkpoint": {"kind": which, "digest": trained.digest},
             "labels": list(trained.names),
             "image_size": list(trained.spec.image_size),
@@ -101,7 +105,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             "versions": {"mlc_jax": __version__, "jax": importlib.metadata.version("jax")},
             "digests": digests,
         }
-        write_json(workdir / "summary.json", summary)
+        summary = results.finish(summary)
         for name in files:
             size = (workdir / name).stat().st_size
             journal.line(f"{digests[name][:12]}…  {size:>12,} bytes  {workdir / name}")

@@ -101,7 +101,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             if given is not None:
                 write_given(workdir / f"{key}.csv", given, table.filenames)
         write_json(workdir / "thresholds.json", threshold_records(config, table, judgement))
-        summary = describe_run(config, collection, backbone, journal) | {
+        summary = describe_run(config, workdir, collection, backbone, journal) | {
             "labels": label_records(table, completed, made.completion, guards, collection.truth),
             "oof": {"macro_roc_auc": judgement.macro_roc_auc._asdict()},
             "acceptance": acceptance_record(config, completed, judgement),

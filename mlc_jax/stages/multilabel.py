@@ -5,7 +5,6 @@ classifier are judged on them, and give it its number of epochs, its calibration
 Filled cells may enter the loss; no figure, threshold or calibration ever looks at one.
 """
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from mlc_jax.assess.calibration import cross_fitted_platt, fit_platt_per_label
 from mlc_jax.assess.held_out import TestFigures, judge_test
 from mlc_jax.assess.learnability import Verdict, learnable
 from mlc_jax.assess.thresholds import choose_threshold, fold_thresholds, spread_over_folds
-from mlc_jax.data.collection import Collection, open_collection
+from mlc_jax.data.collection import Collection, open_collection, without_filled
 from mlc_jax.data.folds import Division, divide
 from mlc_jax.data.groups import (
     find_groups,
@@ -29,8 +28,9 @@ from mlc_jax.data.groups import (
 )
 from mlc_jax.data.labels import write_quarantine
 from mlc_jax.data.table import MISSING
-from mlc_jax.errors import LabelsError, WorkdirError
+from mlc_jax.errors import CheckpointError, LabelsError
 from mlc_jax.files.atomic import replacing, write_json
+from mlc_jax.files.runs import Run, open_run
 from mlc_jax.files.workdir import changes, claim, owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
@@ -49,7 +49,18 @@ from mlc_jax.training.loop import EpochFigures
 from mlc_jax.training.parallel import Devices, leaders
 from mlc_jax.training.provenance import describe_run, row_inputs, run_inputs
 from mlc_jax.training.rehearsal import Course, rehearse
+from mlc_jax.training.restore import check_inputs, image_folder_of, run_config
 from mlc_jax.training.writer import MetricsWriter
+
+# Keys of the impute run that is the source which hold where they are not given.
+ADOPTED = (
+    "data.image_size",
+    "features.views",
+    "backbone.name",
+    "backbone.weights",
+    "backbone.layer",
+    "head.name",
+)
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -63,9 +74,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       What summary.json holds.
     """
     journal = Journal()
-    config = resolve(adopt_source(config, journal), journal.note)
+    config, source = adopt_source(config, journal)
+    config = resolve(config, journal.note)
     with owned(workdir):
         collection = open_collection(config, cache_folder(), journal)
+        if source is not None:
+            check_source(source, collection)
         backbone = choose_backbone(config, journal)
         if config.dry_run:
             return dry_run(config, workdir, collection, backbone, journal)
@@ -155,7 +169,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 "test": [collection.images.filenames[row] for row in test],
             },
         )
-        summary = describe_run(config, collection, backbone, journal) | {
+        summary = describe_run(config, workdir, collection, backbone, journal) | {
             "labels": label_records(
                 names, classifier, spreads, verdicts, figures, table.names, unfit
             ),
@@ -201,43 +215,54 @@ def dry_run(
     return rehearse(config, workdir, collection, backbone, course, journal)
 
 
-def adopt_source(config: ConfigDict, journal: Journal) -> ConfigDict:
-    """Takes the table of the last impute run, and its way of seeing images, where none is given.
+def adopt_source(config: ConfigDict, journal: Journal) -> tuple[ConfigDict, Run | None]:
+    """Takes the table of an impute run, and its way of seeing images, where no data are named.
+
+    Returns:
+      (the configuration, the run whose table it takes; None where data are named).
 
     Raises:
-      WorkdirError: the source's summary is damaged.
+      CheckpointError: `config.source` holds no finished impute run; the message lists those nearby.
     """
-    summary_file = Path(config.source) / "summary.json"
-    if config.data.labels or config.data.images or not summary_file.exists():
-        return config
+    if config.data.labels or config.data.images or config.data.demo:
+        return config, None
     try:
-        summary = json.loads(summary_file.read_text())
-        data, source = summary["data"], summary["config"]
-        taken = {
-            "data.labels": str(Path(config.source) / "labels.csv"),
-            "data.images": data["image_folder"],
-            "data.demo": data["demo"],
-        }
-        seen = {
-            "data.image_size": tuple(source["data"]["image_size"]),
-            "features.views": source["features"]["views"],
-            "backbone.name": source["backbone"]["name"],
-            "backbone.weights": source["backbone"]["weights"],
-            "backbone.layer": source["backbone"]["layer"],
-            "head.name": source["head"]["name"],
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise WorkdirError(
-            f"{summary_file} is damaged ({error}); give config.data.labels"
+        source = open_run(Path(config.source), ("impute",), "config.source")
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; or give labels and images (config.data.labels, config.data.images), or "
+            "config.data.demo=true for drawn pictures"
         ) from error
-    config = config.copy_and_resolve_references()
-    for key, value in seen.items():
+    seen = run_config(source)
+    taken: dict[str, Any] = {
+        "data.labels": str(source.workdir / "labels.csv"),
+        "data.images": str(image_folder_of(source)),
+        "data.demo": source.demo,
+    }
+    for key in ADOPTED:
         group, _, name = key.rpartition(".")
         if config[group][name] is None:
-            taken[key] = value
+            taken[key] = seen[group][name]
+    config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(taken)
     journal.note(f"the table of {config.source}: {' '.join(f'{k}={v}' for k, v in taken.items())}")
-    return config
+    return config, source
+
+
+def check_source(source: Run, collection: Collection) -> None:
+    """Compares what is adopted from a run with what the run was made from.
+
+    Raises:
+      CheckpointError: the table or the images have changed since.
+    """
+    own = without_filled(collection)
+    now = {"labels": own.table.digest()}
+    size = source.inputs["config"]["data"]["image_size"]
+    if list(collection.images.image_size) == list(size):
+        now["images"] = collection.images.digest()
+    elif collection.images.files_digest != source.summary["digests"].get("image_files"):
+        now["images"] = ""  # resized to another size they cannot be compared, but their files can
+    check_inputs(source, now)
 
 
 def unfit_labels(names: tuple[str, ...], human: np.ndarray, division: Division) -> dict[int, str]:

@@ -21,14 +21,15 @@ from mlc_jax.data.images import decode_image, resolve_image
 from mlc_jax.data.labels import Quarantined
 from mlc_jax.data.stream import ImageBatch, Listing, list_images, stream_images
 from mlc_jax.errors import ConfigError, ImageError
-from mlc_jax.files.atomic import replacing, write_json
-from mlc_jax.files.outputs import clear
+from mlc_jax.files.atomic import replacing
+from mlc_jax.files.outputs import Results
+from mlc_jax.files.runs import open_run
 from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
 from mlc_jax.report.annotate import write_annotated
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.provenance import plain
-from mlc_jax.training.restore import TrainedRun, open_run, scorer
+from mlc_jax.training.restore import TrainedRun, open_classifier, scorer
 
 OUTPUTS = ("predictions.csv", "quarantine.csv", "annotated")
 SHOWN = 10
@@ -71,12 +72,15 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise ConfigError(f"config.batch_size={config.batch_size}: give 1 or more, or 0")
     listing = list_images(config.data.images, config.data.root)
     listing.refuse_inside(workdir)
+    run_read = open_run(Path(config.checkpoint))
     with owned(workdir):
-        trained = open_run(Path(config.checkpoint), journal)
+        results = Results(workdir, config.stage, run_read, OUTPUTS)
+        results.check()
+        trained = open_classifier(run_read, journal, config.backbone.weights)
         score, most = scorer(
             trained, config.checkpoint_kind, Devices(config.parallel), config.batch_size
         )
-        clear(workdir, config.stage, OUTPUTS)
+        results.replace(journal.note)
 
         tally = Tally(np.zeros(len(trained.names), np.int64), np.zeros(len(trained.names)))
         with (
@@ -94,8 +98,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         say(tally, listing, journal)
         if not tally.predicted:
             raise listing.nothing_readable(tally.left_out, workdir / "quarantine.csv")
-        summary = describe(config, trained, listing, tally, journal)
-        write_json(workdir / "summary.json", summary)
+        summary = results.finish(describe(config, trained, listing, tally, journal))
         for name, record in summary["labels"].items():
             journal.line(f"{name}: given to {record['given']} of {tally.predicted} images")
         journal.line(f"predictions {workdir / 'predictions.csv'}")
@@ -207,9 +210,8 @@ def describe(
 ) -> dict[str, Any]:
     """What summary.json holds."""
     return {
-        "finished": True,
-        "stage": config.stage,
         "data": {
+            "demo": trained.run.demo,
             "images": config.data.images,
             "listed": tally.predicted + tally.left_out,
             "predicted": tally.predicted,
@@ -218,7 +220,7 @@ def describe(
             "image_size": list(trained.spec.image_size),
         },
         "checkpoint": {
-            "workdir": str(trained.workdir),
+            "workdir": str(trained.run.workdir.absolute()),
             "kind": config.checkpoint_kind,
             "digest": trained.digest,
             "weights": trained.backbone.digest,

@@ -21,8 +21,8 @@ from mlc_jax.data.labels import write_labels
 from mlc_jax.data.suspects import read_suspects
 from mlc_jax.data.table import MISSING, LabelTable
 from mlc_jax.errors import ConfigError, LabelsError
-from mlc_jax.files.atomic import write_json
-from mlc_jax.files.outputs import clear
+from mlc_jax.files.outputs import Results
+from mlc_jax.files.runs import open_run
 from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.feature_store import FeatureStore
@@ -44,6 +44,7 @@ from mlc_jax.training.feeds import stored_spec
 from mlc_jax.training.impute_run import ImputeRun, open_impute, restore, restore_heads
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.provenance import plain
+from mlc_jax.training.restore import image_folder_of
 
 PAGE_FILES = ("review.html", "label_studio.json", "label_studio.xml")
 TABLE_FILES = ("labels.csv", "cells.csv", "changes.csv")
@@ -67,24 +68,29 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     journal = Journal()
     config = config.copy_and_resolve_references()
     check(config)
+    run_read = open_run(Path(config.checkpoint), ("impute",))
+    outputs = TABLE_FILES if config.review.decisions else PAGE_FILES
     with owned(workdir):
-        source = open_impute(Path(config.checkpoint))
+        results = Results(workdir, config.stage, run_read, outputs)
+        results.check()
+        source = open_impute(run_read)
         if config.review.decisions:
-            found = apply_decisions(config, source, workdir, journal)
+            found = apply_decisions(config, source, results, workdir, journal)
         else:
-            found = write_page(config, source, workdir, journal)
+            found = write_page(config, source, results, workdir, journal)
         summary = {
-            "finished": True,
-            "stage": config.stage,
-            "checkpoint": {"workdir": str(source.workdir), "digest": source.digest},
+            "checkpoint": {
+                "workdir": str(run_read.workdir.absolute()),
+                "digest": run_read.digest,
+            },
+            "data": {"demo": run_read.demo},
             **found,
             "warnings": journal.warnings,
             "notes": journal.notes,
             "seconds": journal.seconds,
             "config": plain(config),
         }
-        write_json(workdir / "summary.json", summary)
-        return summary
+        return results.finish(summary)
 
 
 def check(config: ConfigDict) -> None:
@@ -105,15 +111,15 @@ def check(config: ConfigDict) -> None:
 
 
 def apply_decisions(
-    config: ConfigDict, source: ImputeRun, workdir: Path, journal: Journal
+    config: ConfigDict, source: ImputeRun, results: Results, workdir: Path, journal: Journal
 ) -> dict[str, Any]:
     """Writes labels.csv, cells.csv and changes.csv: the run's table with the decisions in it."""
-    decisions = read_decisions(config.review.decisions, source.digest, source.table.names)
+    decisions = read_decisions(config.review.decisions, source.run.digest, source.table.names)
     table, cells, changes = with_decisions(source.table, source.cells, decisions)
     journal.note(decisions.origin)
     if decisions.left_open:
         journal.note(f"{decisions.left_open} cells were looked at and left open; they stay as is")
-    clear(workdir, config.stage, TABLE_FILES)
+    results.replace(journal.note)
     write_labels(workdir / "labels.csv", table)
     write_cells(workdir / "cells.csv", cells)
     write_changes(workdir / "changes.csv", changes)
@@ -133,10 +139,10 @@ def change_counts(table: LabelTable, changes: pd.DataFrame) -> dict[str, dict[st
 
 
 def write_page(
-    config: ConfigDict, source: ImputeRun, workdir: Path, journal: Journal
+    config: ConfigDict, source: ImputeRun, results: Results, workdir: Path, journal: Journal
 ) -> dict[str, Any]:
     """Writes review.html, and the same cells for Label Studio."""
-    names, labels = source.table.names, source.summary["labels"]
+    names, labels = source.table.names, source.run.summary["labels"]
     frame = cells_to_look_at(source)
     chosen = frame.head(config.review.cells)
     near, heat = seen_by_the_model(config, source, chosen, journal)
@@ -162,25 +168,26 @@ def write_page(
     for note in notes:
         journal.note(note)
 
-    clear(workdir, config.stage, PAGE_FILES)
+    results.replace(journal.note)
     page = ReviewPage(
-        workdir=str(source.workdir),
-        run=source.digest,
+        workdir=str(source.run.workdir),
+        run=source.run.digest,
         command=shlex.join(
             (
                 *("python", "-m", "mlc_jax.main", "--config=configs/review.py"),
-                *(f"--workdir={workdir}", f"--config.checkpoint={source.workdir}"),
+                *(f"--workdir={workdir}", f"--config.checkpoint={source.run.workdir}"),
                 "--config.review.decisions=FILE",
             )
         ),
         labels=[Label(name, labels[name]["learnable"], labels[name]["verdict"]) for name in names],
         cells=cells,
         notes=[*journal.warnings, *notes],
+        demo=source.run.demo,
     )
     write_review(workdir / "review.html", page, pictures)
     questions = [Question(c.filename, names[c.label], c.value, c.reason) for c in cells]
-    folder = Path(source.summary["data"]["image_folder"])
-    tasks = write_tasks(workdir / "label_studio.json", questions, names, source.digest, folder)
+    folder = image_folder_of(source.run)
+    tasks = write_tasks(workdir / "label_studio.json", questions, names, source.run.digest, folder)
     write_labelling_config(workdir / "label_studio.xml", names)
 
     reasons = {why: sum(c.reason == why for c in cells) for why in (SUSPECT, ABSTAINED, FILLED)}
@@ -207,7 +214,7 @@ def cells_to_look_at(source: ImputeRun) -> pd.DataFrame:
     value = np.where(blank, MISSING, cells["value"]).astype(np.int8)
     error = estimated_error(value, cells["probability"].to_numpy())
     reason = np.select([blank, imputed], [ABSTAINED, FILLED], default="").astype(object)
-    suspects_file = source.workdir / SUSPECTS
+    suspects_file = source.run.workdir / SUSPECTS
     if suspects_file.exists():
         place_of = {
             cell: place
@@ -221,7 +228,7 @@ def cells_to_look_at(source: ImputeRun) -> pd.DataFrame:
                     f"of value {suspect.value}; impute again"
                 )
             reason[place], error[place] = SUSPECT, suspect.confidence
-    records = source.summary["labels"]
+    records = source.run.summary["labels"]
     learnable = [records[label]["learnable"] for label in cells["label"]]
     frame = cells[["filename", "label", "probability", "threshold"]].assign(
         value=value, reason=reason, error=error, learnable=learnable
@@ -229,7 +236,7 @@ def cells_to_look_at(source: ImputeRun) -> pd.DataFrame:
     frame = frame[frame["reason"] != ""]
     if frame.empty:
         raise LabelsError(
-            f"{source.workdir} has no filled, abstained or suspect cell: there is nothing to review"
+            f"{source.run.workdir} has no filled, abstained or suspect cell: nothing to review"
         )
     order = most_useful_first(frame["error"].to_numpy(), frame["learnable"].to_numpy())
     return frame.iloc[order].reset_index(drop=True)
@@ -243,7 +250,8 @@ def seen_by_the_model(
     Returns:
       (per cell the neighbours' file names and values, nearest first; number of a cell to its map).
     """
-    restored = restore(source, journal)
+    weights = config.backbone.weights
+    restored = restore(source.run, journal, own_table=True, weights=weights)
     images = restored.collection.images
     spec = stored_spec(restored.config, restored.backbone, cache_folder())
     shape = feature_shape(restored.backbone, spec)
@@ -264,10 +272,10 @@ def seen_by_the_model(
     asked = np.flatnonzero(chosen["probability"].notna())[: config.review.maps]
     if not asked.size:
         return near, {}
-    if not (source.workdir / "checkpoints").is_dir():
-        journal.warn(f"{source.workdir} has lost its checkpoints: no heat maps")
+    if not (source.run.workdir / "checkpoints").is_dir():
+        journal.warn(f"{source.run.workdir} has lost its checkpoints: no heat maps")
         return near, {}
-    completion = restore_heads(source, restored, journal)
+    completion = restore_heads(source.run, restored, journal)
     places = places_of(source.table, chosen.iloc[asked])
     devices = Devices(restored.config.parallel)
     with journal.phase("draw heat maps", len({row for row, _ in places}), "images") as advance:
@@ -324,7 +332,7 @@ def draw_pictures(
     wanted |= dict.fromkeys(name for neighbours in near for name, _ in neighbours)
     room = 10**6 * config.review.max_megabytes - CELL_BYTES * len(chosen)
     room -= sum(5 * grid.size for grid in heat.values())
-    folder = Path(source.summary["data"]["image_folder"])
+    folder = image_folder_of(source.run)
     with journal.phase("draw thumbnails", len(wanted), "images") as advance:
         return fitting_thumbnails(folder, list(wanted), config.review.thumbnail, room, advance)
 
@@ -356,7 +364,7 @@ def what_is_missing(
             f"{drawn} cells have a heat map: the first ones that a model speaks of "
             f"(config.review.maps={review.maps})."
         )
-    if not (source.workdir / SUSPECTS).exists():
+    if not (source.run.workdir / SUSPECTS).exists():
         notes.append(
             f"The run has no {SUSPECTS}, so no cell that a person gave is shown as suspect."
         )

@@ -1,8 +1,6 @@
 """Opening a finished impute run: its table, and the heads that filled it."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,16 +11,16 @@ from mlc_jax.data.collection import Collection, open_collection, without_filled
 from mlc_jax.data.labels import read_labels
 from mlc_jax.data.table import LabelTable
 from mlc_jax.errors import CheckpointError
-from mlc_jax.files.digest import digest_json
-from mlc_jax.files.workdir import owned
+from mlc_jax.files.runs import Run
+from mlc_jax.files.workdir import reading
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.settings import cache_folder, training_config
 from mlc_jax.training.completion import Completion
 from mlc_jax.training.feeds import choose_backbone
 from mlc_jax.training.imputation import impute_collection
-from mlc_jax.training.provenance import run_inputs
-from mlc_jax.training.restore import run_config
+from mlc_jax.training.provenance import run_inputs, without_paths
+from mlc_jax.training.restore import check_inputs, image_folder_of, run_config
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,19 +28,14 @@ class ImputeRun:
     """A finished impute run, as its files tell of it.
 
     Attributes:
-      workdir: where it lies.
-      inputs, summary: its run.json and summary.json.
+      run: its records.
       table: its completed table, with sources.
       cells: its cells.csv.
-      digest: of its inputs, which decide every cell.
     """
 
-    workdir: Path
-    inputs: dict[str, Any]
-    summary: dict[str, Any]
+    run: Run
     table: LabelTable
     cells: pd.DataFrame
-    digest: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,77 +47,72 @@ class Restored:
     backbone: Backbone
 
 
-def open_impute(workdir: Path) -> ImputeRun:
+def open_impute(run: Run) -> ImputeRun:
     """Reads the files of a finished impute run; loads no image and no weight.
 
     Raises:
-      CheckpointError: there is no such run.
       LabelsError: labels.csv or cells.csv is damaged, or they do not fit each other.
     """
-    try:
-        summary = json.loads((workdir / "summary.json").read_text())
-        inputs = json.loads((workdir / "run.json").read_text())
-        finished = summary["finished"] is True and summary["stage"] == "impute"
-    except (OSError, ValueError, KeyError, TypeError):
-        finished = False
-    if not finished:
-        raise CheckpointError(
-            f"config.checkpoint={str(workdir)!r} holds no finished impute run; give the workdir of "
-            "one"
-        )
-    cells = read_cells(workdir / "cells.csv")
-    table = with_cells(read_labels(workdir / "labels.csv").table, cells)
-    return ImputeRun(workdir, inputs, summary, table, cells, digest_json(inputs))
+    cells = read_cells(run.workdir / "cells.csv")
+    table = with_cells(read_labels(run.workdir / "labels.csv").table, cells)
+    return ImputeRun(run, table, cells)
 
 
-def restore(run: ImputeRun, journal: Journal) -> Restored:
+def restore(run: Run, journal: Journal, *, own_table: bool, weights: str = "") -> Restored:
     """Opens the images and the backbone of a run.
 
-    The table is the run's own, not the labels file it was made from, which people go on editing.
+    Args:
+      run: its records.
+      journal: told of what is opened.
+      own_table: whether the labels are read from the run's own table, whatever has become of the
+        labels file that it was made from, which people go on editing.
+      weights: `config.backbone.weights` of the job that restores; empty for the run's own.
 
     Raises:
       CheckpointError: images, weights or labels have changed since, or the run's configuration
         lacks a key that this version needs.
     """
-    config = run_config(run.inputs, run.summary)
-    lacking = lacking_key(training_config("impute"), config)
+    lacking = lacking_key(without_paths(training_config("impute")), run.inputs["config"])
     if lacking:
         raise CheckpointError(
-            f"config.checkpoint={str(run.workdir)!r} was made by another version, which had no "
-            f"config.{lacking}; impute again"
+            f"{run.named} was made by another version, which had no config.{lacking}; impute again"
         )
-    config.data.labels = str(run.workdir / "labels.csv")
-    config.data.images = run.summary["data"]["image_folder"]
-    if run.summary["backbone"]["random"]:
-        # The demo does without ImageNet's weights where they are not to be had, and stays with it.
-        config.backbone.weights = "random"
-    collection = without_filled(open_collection(config, cache_folder(), journal))
+    config = run_config(run, weights)
+    read = config.copy_and_resolve_references()
+    if read.data.images:
+        read.data.images = str(image_folder_of(run))
+    if own_table:
+        read.data.labels = str(run.workdir / "labels.csv")
+        read.data.images = str(image_folder_of(run))
+        # Of the file that the run was made from: the run's own holds 0, 1 and blanks.
+        read.data.update(true_values=(), false_values=(), missing_values=())
+    collection = without_filled(open_collection(read, cache_folder(), journal))
     backbone = choose_backbone(config, journal)
-    now = run_inputs(config, collection, backbone)
-    changed = [key for key in ("labels", "images", "weights") if now[key] != run.inputs[key]]
-    if changed:
-        raise CheckpointError(
-            f"config.checkpoint={str(run.workdir)!r}: its {' and '.join(changed)} have changed "
-            "since; put the former ones back, or impute again"
-        )
+    check_inputs(run, run_inputs(config, collection, backbone))
     return Restored(config, collection, backbone)
 
 
-def lacking_key(expected: ConfigDict, config: ConfigDict) -> str | None:
+def lacking_key(expected: dict[str, Any], config: dict[str, Any]) -> str | None:
     """The first key of `expected` that a configuration does not have."""
     for key, value in expected.items():
         if key not in config:
             return str(key)
-        if isinstance(value, ConfigDict):
+        if isinstance(value, dict):
             inner = lacking_key(value, config[key])
             if inner:
                 return f"{key}.{inner}"
     return None
 
 
-def restore_heads(run: ImputeRun, restored: Restored, journal: Journal) -> Completion:
-    """The heads of a run, from its checkpoints, asked again about the folds they never saw."""
-    with owned(run.workdir):
+def restore_heads(run: Run, restored: Restored, journal: Journal) -> Completion:
+    """The heads of a run, from its checkpoints, evaluated on the folds they never saw.
+
+    Raises:
+      CheckpointError: it has lost its checkpoints.
+    """
+    if not any((run.workdir / "checkpoints").glob("round_*/*")):
+        raise CheckpointError(f"{run.named} has lost its checkpoints; impute again")
+    with reading(run.workdir):
         return impute_collection(
             restored.config, run.workdir, restored.collection, restored.backbone, journal
         ).completion

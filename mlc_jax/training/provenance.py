@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from mlc_jax import __version__
 from mlc_jax.data.collection import Collection
 from mlc_jax.files.digest import digest_json
+from mlc_jax.files.runs import run_paths
 from mlc_jax.files.workdir import Row
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
@@ -81,6 +82,7 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 
 def describe_run(
     config: ConfigDict,
+    workdir: Path,
     collection: Collection,
     backbone: Backbone,
     journal: Journal,
@@ -94,8 +96,8 @@ def describe_run(
         "stage": config.stage,
         "data": {
             "demo": is_demo(config),
-            "labels_file": str(collection.labels_file),
-            "image_folder": str(collection.image_folder),
+            "labels_file": str(collection.labels_file.absolute()),
+            "image_folder": str(collection.image_folder.absolute()),
             "rows": len(table.filenames) + len(collection.quarantine),
             "usable": len(table.filenames),
             "left_out": len(collection.quarantine),
@@ -108,7 +110,9 @@ def describe_run(
             "data": digest_json([inputs["labels"], inputs["images"]]),
             "weights": inputs["weights"],
             "config": digest_json(inputs["config"]),
+            "image_files": collection.images.files_digest,
         },
+        "paths": run_paths(workdir, {key: config[group][key] for group, key in PATHS}),
     } | describe_circumstances(config, backbone, (height, width), journal)
 
 

@@ -1,7 +1,6 @@
 """Opening a finished multilabel run: its classifier, ready to be asked about images."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from mlc_jax.data.demo import draw_demo
 from mlc_jax.errors import CheckpointError, MlcError, WeightsError
 from mlc_jax.files.digest import digest_arrays
+from mlc_jax.files.runs import Run, read_record
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.features import FeatureSpec
 from mlc_jax.models.heads import HeadStack
 from mlc_jax.models.tuning import split_params, tuned_backbone
-from mlc_jax.settings import cache_folder
+from mlc_jax.settings import DEMO, cache_folder, training_config
 from mlc_jax.training.classifier import (
     DECISION,
     Classifier,
@@ -34,7 +35,10 @@ from mlc_jax.training.feeds import (
     stored_spec,
 )
 from mlc_jax.training.parallel import Devices
-from mlc_jax.training.provenance import PATHS
+from mlc_jax.training.provenance import plain
+
+CHECKED = ("labels", "images", "weights", "groups", "split")
+"""Digests of what a run was made from, in run.json."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +46,7 @@ class TrainedRun:
     """A finished multilabel run.
 
     Attributes:
-      workdir: where it lies.
+      run: its records.
       config: its resolved configuration, paths included.
       backbone: with the weights it was trained on.
       spec: what its features are; `spec.image_size` is (height, width).
@@ -50,10 +54,9 @@ class TrainedRun:
       classifier: the head's parameters, calibration and thresholds.
       names: the labels that were fitted, one per output.
       digest: SHA-256 of the classifier's arrays.
-      summary: its summary.json.
     """
 
-    workdir: Path
+    run: Run
     config: ConfigDict
     backbone: Backbone
     spec: FeatureSpec
@@ -61,56 +64,54 @@ class TrainedRun:
     classifier: Classifier
     names: tuple[str, ...]
     digest: str
-    summary: dict[str, Any]
 
 
-def open_run(workdir: Path, journal: Journal) -> TrainedRun:
-    """Reads a finished multilabel run and loads its backbone and classifier.
+def open_classifier(run: Run, journal: Journal, weights: str = "") -> TrainedRun:
+    """Loads the backbone and the classifier of a finished multilabel run.
 
     All that decides a probability comes from run.json, which the checkpoint's own record vouches
     for; of summary.json only paths are used.
 
     Args:
-      workdir: of the run, `config.checkpoint`.
+      run: its records.
       journal: told of random weights.
+      weights: `config.backbone.weights` of the job that restores, where the run's files have moved;
+        empty for the run's own.
 
     Raises:
-      CheckpointError: there is no such run, it is damaged, or its weights are not to be had.
+      CheckpointError: it is damaged, or its weights are not to be had.
     """
-    shown = f"config.checkpoint={str(workdir)!r}"
-    inputs, summary, thresholds = (
-        _read(workdir / name, shown) for name in ("run.json", "summary.json", "thresholds.json")
-    )
+    workdir = run.workdir
+    thresholds = read_record(workdir / "thresholds.json", run.named, (run.job,))
     try:
-        config = run_config(inputs, summary)
-        stage, finished = summary["stage"], summary["finished"]
         given = [float(record["threshold"]) for record in thresholds.values()]
-        random, weights = summary["backbone"]["random"], str(inputs["weights"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _not_finished(shown, f"is damaged ({type(error).__name__}: {error})") from error
-    if stage != "multilabel":
-        raise _not_finished(shown, f"holds a run of stage {stage!r}")
-    if finished is not True:
-        raise _not_finished(shown, "is not finished")
-    backbone = _same_backbone(config, random, weights, shown)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{run.named}: thresholds.json is damaged ({type(error).__name__}: {error}); put the "
+            "former one back, or train again"
+        ) from error
+    config = run_config(run, weights)
+    backbone = _same_backbone(config, run)
     for part in backbone.parts or (backbone,):
         if part.random:
             journal.warn(f"{part.name} has RANDOM weights, as when {workdir} was trained")
+    if run.demo:
+        journal.warn(f"{DEMO}: {workdir} was trained on it, and is of no use for photographs")
     names = tuple(thresholds)
     stack = HeadStack(config.head.name, feature_shape_of(config, backbone), len(names))
     try:
         tuned, _ = split_params(backbone, config.backbone.trainable)
-        classifier = load_classifier(workdir, inputs, stack, tuned, journal.warn)
+        classifier = load_classifier(workdir, run.inputs, stack, tuned, journal.warn)
     except CheckpointError as error:
-        raise CheckpointError(f"{shown}: {error}; or give another run") from error
+        raise CheckpointError(f"{run.named}: {error}; or give another run") from error
     # The checkpoint vouches for the thresholds, and so, unless two are equal, for the names' order.
     if classifier.threshold.tolist() != given:
         raise CheckpointError(
-            f"{shown}: thresholds.json is not that of the classifier; put the former one back, or "
-            "train again"
+            f"{run.named}: thresholds.json is not that of the classifier; put the former one back, "
+            "or train again"
         )
     return TrainedRun(
-        workdir=workdir,
+        run=run,
         config=config,
         backbone=backbone,
         spec=make_spec(config, backbone),
@@ -118,7 +119,6 @@ def open_run(workdir: Path, journal: Journal) -> TrainedRun:
         classifier=classifier,
         names=names,
         digest=_digest(classifier),
-        summary=summary,
     )
 
 
@@ -167,57 +167,92 @@ def scorer(
     return probabilities, most
 
 
-def _read(file: Path, shown: str) -> dict[str, Any]:
-    if not file.is_file():
-        raise _not_finished(shown, f"holds no {file.name}")
-    try:
-        value = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise _not_finished(shown, f"has a damaged {file.name}") from error
-    if not isinstance(value, dict):
-        raise _not_finished(shown, f"has a damaged {file.name}")
-    return value
+def run_config(run: Run, weights: str = "") -> ConfigDict:
+    """The run's resolved configuration: run.json's, with the paths that only summary.json holds.
 
+    Args:
+      run: its records.
+      weights: in place of the run's own, where they are given.
 
-def _not_finished(shown: str, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"{shown} {what}; give the workdir of a finished run of configs/multilabel.py"
-    )
-
-
-def run_config(inputs: dict[str, Any], summary: dict[str, Any]) -> ConfigDict:
-    """The run's resolved configuration: run.json's, with the paths that only summary.json holds."""
+    A key that the run's version did not have yet gets its default.
+    """
 
     def as_given(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: as_given(item) for key, item in value.items()}
         return tuple(as_given(item) for item in value) if isinstance(value, list) else value
 
-    config = ConfigDict(as_given(inputs["config"]))
-    for group, key in PATHS:
-        # A run of an earlier version lacks groups and split.
-        config[group][key] = summary["config"][group].get(key, "")
+    config = ConfigDict(as_given(_merged(plain(training_config(run.job)), run.inputs["config"])))
+    config.data.groups, config.data.split = run.groups, run.split
+    drawn = run.demo and not run.summary["config"]["data"]["labels"]
+    config.data.labels = "" if drawn else str(run.labels_file)
+    config.data.images = "" if drawn else str(run.image_folder)
+    # The demo does without ImageNet's weights where they are not to be had, and stays with random
+    # ones. A list says for itself which of several are random.
+    random = run.random and "," not in run.weights_source
+    config.backbone.weights = weights or ("random" if random else run.weights_source)
     # Not among the inputs, since they decide no result.
     config.accept_changes, config.dry_run = False, False
     return config
 
 
-def _same_backbone(config: ConfigDict, random: bool, digest: str, shown: str) -> Backbone:
-    """The backbone with the weights of that digest."""
-    # The demo falls back to random weights where ImageNet's are not to be had, and stays with them.
-    given = config.backbone.weights
-    # A list says for itself which of several are random.
-    weights = "random" if random and "," not in given else given
+def image_folder_of(run: Run) -> Path:
+    """The folder of a run's images; the demo's are drawn again where they are gone.
+
+    Raises:
+      CheckpointError: it is not there.
+    """
+    if run.image_folder.is_dir():
+        return run.image_folder
+    if run.demo:
+        return draw_demo(cache_folder() / "demo").images
+    raise CheckpointError(
+        f"{run.named}: its image folder {run.image_folder} is not there any more; put it back, or "
+        "keep its place relative to the run"
+    )
+
+
+def check_inputs(run: Run, now: Mapping[str, Any]) -> None:
+    """Compares the data and the weights that a run was made from with those that are there now.
+
+    Raises:
+      CheckpointError: they are others.
+    """
+    then = {name: run.inputs.get(name) for name in CHECKED}
+    changed = [name for name in CHECKED if name in now and now[name] != then[name]]
+    if changed:
+        raise CheckpointError(
+            f"{run.named}: its {' and '.join(changed)} have changed since; put the former ones "
+            f"back, or {run.job} again"
+        )
+
+
+def _merged(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    return defaults | {
+        key: _merged(defaults[key], value)
+        if isinstance(value, dict) and isinstance(defaults.get(key), dict)
+        else value
+        for key, value in given.items()
+    }
+
+
+def _same_backbone(config: ConfigDict, run: Run) -> Backbone:
+    """The backbone with the weights of the run's digest."""
+    weights = config.backbone.weights
     try:
         backbone = load_configured(config, weights)
     except WeightsError as error:
-        raise CheckpointError(f"{shown} needs the weights it was trained on: {error}") from error
-    except MlcError as error:
-        raise CheckpointError(f"{shown} cannot be opened: {error}") from error
-    if backbone.digest != digest:
         raise CheckpointError(
-            f"{shown} was trained on other weights than {weights!r} ({digest[:12]}… then, "
-            f"{backbone.digest[:12]}… now); put the former file back, or train again"
+            f"{run.named} needs the weights it was trained on: {error}; or name the file with "
+            "config.backbone.weights"
+        ) from error
+    except MlcError as error:
+        raise CheckpointError(f"{run.named} cannot be opened: {error}") from error
+    if backbone.digest != run.weights:
+        raise CheckpointError(
+            f"{run.named} was trained on other weights than {weights!r} ({run.weights[:12]}… then, "
+            f"{backbone.digest[:12]}… now); put the former file back or name it with "
+            "config.backbone.weights, or train again"
         )
     return backbone
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from mlc_jax.data import dataset
 from mlc_jax.data.dataset import ImageSet, prepare_images
-from mlc_jax.data.images import decode_image, resize_image
+from mlc_jax.data.images import decode_image
+from mlc_jax.data.pixels import resize_image
 from tests.image_folders import SIZE, image_folder, prepared
 
 REASONS = {"absent.png": "absent", "words.jpg": "not_an_image", "cut.png": "truncated"}

@@ -21,9 +21,9 @@ from mlc_jax.data import images
 from mlc_jax.data.images import (
     decode_first,
     decode_image,
-    resize_image,
     resolve_image,
 )
+from mlc_jax.data.pixels import FORMATS, resize_image
 from mlc_jax.errors import ImageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,6 +115,37 @@ def test_16_bit_grey_keeps_its_levels(form):
     assert len(np.unique(image)) >= 250
     np.testing.assert_array_equal(image[..., 0], np.rint(ramp / 257))
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
+
+
+def test_12_bit_grey_in_16_bit_files_keeps_its_levels():
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    image = decode_image(encoded(ramp, "PNG"))
+    np.testing.assert_array_equal(image[..., 0], np.rint(ramp * 255.0 / 4095))
+    ramp[0, 0] = 4096  # not written in 12 bits
+    assert decode_image(encoded(ramp, "PNG")).max() == 16
+
+
+@pytest.mark.parametrize("form", ["AVIF", "HEIF"])
+def test_what_phones_write_is_read(form, tmp_path):
+    if form not in FORMATS:
+        pytest.skip(f"nothing here reads {form}: Pillow was built without it, or no pillow-heif")
+    for orientation in (1, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = encoded(smooth(), form, exif=exif.tobytes(), quality=95)
+        upright = np.rot90(smooth(), -1) if orientation == 6 else smooth()
+        image = decode_image(data)
+        assert image.shape == upright.shape
+        assert np.abs(image.astype(float) - upright).mean() < 6
+        assert refused(data[: len(data) // 2]) in ("truncated", "damaged", "not_an_image")
+
+
+def test_an_image_that_needs_another_package_names_it(monkeypatch):
+    monkeypatch.setattr(images, "FORMATS", [form for form in FORMATS if form != "HEIF"])
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    with pytest.raises(ImageError, match="it is HEIC; install pillow-heif") as caught:
+        decode_image(heic)
+    assert caught.value.reason == "not_an_image"
 
 
 def test_other_grey_ranges():

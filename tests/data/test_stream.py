@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlc_jax.data.images import decode_image, resize_image
+from mlc_jax.data.images import decode_image
+from mlc_jax.data.pixels import resize_image
 from mlc_jax.data.stream import list_images, stream_images
 from mlc_jax.errors import ConfigError
 from tests.image_folders import SIZE, image_folder

@@ -1,5 +1,7 @@
 """Laws of the ground floor: whole files only, one run per folder, and digests that tell."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -13,10 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlc_jax.data import dataset as data_dataset
+from mlc_jax.data import demo as data_demo
+from mlc_jax.data.dataset import ImageSet, prepare_images
+from mlc_jax.data.demo import draw_demo
 from mlc_jax.errors import WorkdirError
 from mlc_jax.files.atomic import replacing, write_bytes, write_json, write_text
 from mlc_jax.files.digest import digest_arrays, digest_bytes, digest_file, digest_json
-from mlc_jax.files.lock import exclusive
+from mlc_jax.files.lock import exclusive, shared
 from mlc_jax.files.workdir import claim, owned
 
 HOLD = """
@@ -260,3 +266,58 @@ def test_a_damaged_record_is_one_line(tmp_path: Path, name: str, content: str) -
 def test_a_name_that_is_no_text_is_written_as_an_escape(tmp_path: Path) -> None:
     write_text(tmp_path / "note", os.fsdecode(b"\xff.jpg"))
     assert (tmp_path / "note").read_bytes() == b"\\udcff.jpg"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_flock_posix_locks_hold_and_without_both_it_is_said(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(descriptor: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", absent)
+    path = tmp_path / "lock"
+    with exclusive(path):
+        holder = (
+            "import fcntl, sys\nfcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        )
+        other = subprocess.run([sys.executable, "-c", holder, str(path)], capture_output=True)
+        assert b"BlockingIOError" in other.stderr
+    with exclusive(path, wait=True):
+        pass
+    monkeypatch.setattr(fcntl, "lockf", absent)
+    with pytest.raises(WorkdirError, match="its file system has no locks"):
+        exclusive(path).__enter__()
+
+
+def test_readers_share_a_folder_and_keep_writers_out(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with shared(path):  # nothing to lock is nothing to fear: nobody writes there
+        assert not path.exists()
+    with exclusive(path), pytest.raises(WorkdirError, match=f"in use by process {os.getpid()}"):
+        shared(path).__enter__()
+    with shared(path), shared(path), pytest.raises(WorkdirError, match="in use"):
+        exclusive(path).__enter__()
+
+
+def test_a_finished_cache_is_read_without_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it may lie on storage that cannot be written."""
+    demo = draw_demo(tmp_path / "demo", rows=3)
+    names = [path.name for path in demo.images.iterdir()]
+
+    def prepare() -> ImageSet:
+        return prepare_images(demo.images, names, (32, 32), tmp_path / "cache", lambda _: None)
+
+    made = prepare()
+
+    def refused(*_: object, **__: object) -> None:
+        raise WorkdirError("read-only")
+
+    for module in (data_demo, data_dataset):
+        monkeypatch.setattr(module, "exclusive", refused)
+    assert draw_demo(tmp_path / "demo", rows=3) == demo
+    again = prepare()
+    assert again.digests == made.digests
+    np.testing.assert_array_equal(again[0], made[0])

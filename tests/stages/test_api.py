@@ -13,8 +13,9 @@ import mlc_jax as mlc
 from configs import predict as predict_config
 from mlc_jax import api
 from mlc_jax.data.frames import labels_text
-from mlc_jax.data.images import decode_image, resize_image
+from mlc_jax.data.images import decode_image
 from mlc_jax.data.labels import read_labels
+from mlc_jax.data.pixels import resize_image
 from mlc_jax.errors import (
     CheckpointError,
     ConfigError,

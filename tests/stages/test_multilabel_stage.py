@@ -18,9 +18,10 @@ from configs.multilabel import get_config
 from mlc_jax.data.demo import draw_demo
 from mlc_jax.data.labels import read_labels
 from mlc_jax.errors import CheckpointError, ConfigError, LabelsError
+from mlc_jax.files.runs import open_run
 from mlc_jax.journal import Journal
 from mlc_jax.stages import evaluate, impute, multilabel
-from mlc_jax.training.restore import open_run
+from mlc_jax.training.restore import open_classifier
 
 SCORED = ("map", "macro_roc_auc", "micro_f1", "hamming_score", "brier", "ece", "lrap")
 
@@ -113,7 +114,7 @@ def test_a_fine_tuned_backbone_is_saved_restored_and_used(drawn: Path, tmp_path:
         assert again["test"][name]["value"] == pytest.approx(
             figure["value"], rel=1e-5, abs=1e-6, nan_ok=True
         )
-    restored = open_run(tmp_path / "run", Journal())
+    restored = open_classifier(open_run(tmp_path / "run"), Journal())
     kernel = restored.classifier.best.backbone["Conv_1"]["kernel"]
     assert np.abs(kernel - restored.backbone.params["Conv_1"]["kernel"]).max() > 1e-3
     assert set(restored.classifier.best.backbone) <= {"block_16", "Conv_1", "Conv_1_bn"}
@@ -156,7 +157,10 @@ def test_evaluate_on_other_data_leaves_out_and_names_what_was_trained_on(
 
 
 def test_evaluate_refuses_what_is_no_finished_run(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"config\.checkpoint=.*holds no finished run"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"config\.checkpoint=.*holds no summary\.json; give",
+    ):
         evaluate.run(evaluation(tmp_path / "nothing"), tmp_path / "run")
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from mlc_jax.errors import CheckpointError
+from mlc_jax.files.runs import open_run
 from mlc_jax.journal import Journal
-from mlc_jax.training.restore import open_run
+from mlc_jax.training.restore import open_classifier
 from tests.stages.conftest import Trained
 
 
 def test_a_run_opens_with_the_configuration_it_had(trained: Trained) -> None:
-    run = open_run(trained.workdir, Journal())
+    run = open_classifier(open_run(trained.workdir), Journal())
     summary = json.loads((trained.workdir / "summary.json").read_text())
     thresholds = json.loads((trained.workdir / "thresholds.json").read_text())
     assert run.names == tuple(thresholds)
@@ -21,12 +22,12 @@ def test_a_run_opens_with_the_configuration_it_had(trained: Trained) -> None:
     assert run.spec.image_size == (32, 32)
     assert json.loads(run.config.to_json()) == summary["config"]
     assert run.backbone.digest == summary["backbone"]["digest"]
-    assert open_run(trained.workdir, Journal()).digest == run.digest
+    assert open_classifier(open_run(trained.workdir), Journal()).digest == run.digest
 
 
 def test_random_weights_are_said_again(trained: Trained) -> None:
     journal = Journal()
-    open_run(trained.workdir, journal)
+    open_classifier(open_run(trained.workdir), journal)
     assert any("RANDOM" in warning for warning in journal.warnings)
 
 
@@ -37,7 +38,7 @@ def copied(trained: Trained, tmp_path: Path) -> Path:
 
 def refused(workdir: Path) -> str:
     with pytest.raises(CheckpointError, match=r"config\.checkpoint=") as caught:
-        open_run(workdir, Journal())
+        open_classifier(open_run(workdir), Journal())
     return str(caught.value)
 
 
@@ -65,8 +66,8 @@ def test_a_run_of_another_stage_or_an_unfinished_one_is_refused(copied: Path) ->
 
 def test_other_weights_are_refused(copied: Path, tmp_path: Path) -> None:
     summary = json.loads((copied / "summary.json").read_text())
-    summary["config"]["backbone"]["weights"] = str(tmp_path / "gone.h5")
-    change(copied / "summary.json", config=summary["config"], backbone={"random": False})
+    paths = summary["paths"] | {"weights": str(tmp_path / "gone.h5")}
+    change(copied / "summary.json", paths=paths, backbone={"random": False})
     assert "gone.h5" in refused(copied)
     change(copied / "summary.json", backbone={"random": True})
     change(copied / "run.json", weights="0" * 64)

@@ -19,6 +19,7 @@ from mlc_jax.data.decisions import FORMAT
 from mlc_jax.data.labels import read_labels, write_labels
 from mlc_jax.data.suspects import read_suspects
 from mlc_jax.errors import CheckpointError, ConfigError, LabelsError, WorkdirError
+from mlc_jax.files.runs import open_run
 from mlc_jax.journal import Journal
 from mlc_jax.models.feature_store import FeatureStore
 from mlc_jax.models.features import feature_shape
@@ -122,10 +123,10 @@ def test_a_heat_map_adds_up_to_what_the_head_said_that_never_saw_the_image(
     """Fails if the map is of a sibling's head, of another image, or of standardised twice."""
     assert sum(cell["map"] is not None for cell in page[1]["cells"]) == 10
     journal = Journal()
-    source = open_impute(finished[0])
-    restored = restore(source, journal)
+    source = open_impute(open_run(finished[0], ("impute",)))
+    restored = restore(source.run, journal, own_table=True)
     images, backbone = restored.collection.images, restored.backbone
-    completion = restore_heads(source, restored, journal)
+    completion = restore_heads(source.run, restored, journal)
     spec, devices = make_spec(restored.config, backbone), Devices("jit")
     store = FeatureStore(cache_folder(), spec, feature_shape(backbone, spec), journal.warn)
     maps_of, most = map_source(store, backbone, spec, images, devices)
@@ -357,7 +358,7 @@ def test_what_is_no_finished_impute_run_is_refused(
     finished: Finished, page: Page, tmp_path: Path
 ) -> None:
     for checkpoint in (tmp_path / "nothing", page[0]):
-        with pytest.raises(CheckpointError, match="holds no finished impute run"):
+        with pytest.raises(CheckpointError, match=r"a finished run of configs/impute\.py"):
             run_review(checkpoint, tmp_path / "review")
     before = bytes_of(finished[0])
     with pytest.raises(WorkdirError, match="holds a run of stage 'impute'"):
