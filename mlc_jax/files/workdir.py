@@ -20,6 +20,7 @@ RUN_FILES = (
     "compare.csv",
     "scores.csv",
     "split.json",
+    "held_in.npz",
     "suspects.csv",
     "quarantine.csv",
     "groups.csv",

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
 from configs import compare as compare_config
+from configs import evaluate as evaluate_config
 from configs import impute as impute_config
 from configs import multilabel as multilabel_config
 from mlc_jax.data.collection import open_collection
-from mlc_jax.errors import LabelsError, MlcError, WorkdirError
+from mlc_jax.errors import CheckpointError, LabelsError, MlcError, WorkdirError
 from mlc_jax.journal import Journal
 from mlc_jax.settings import cache_folder, resolve
-from mlc_jax.stages import compare, impute, multilabel
+from mlc_jax.stages import compare, evaluate, impute, multilabel
 from mlc_jax.training.feeds import choose_backbone
 
 SCENES, FRAMES, BURST = 30, 3, 20
@@ -30,6 +32,16 @@ JOBS: dict[str, tuple[Any, Callable[[ConfigDict, Path], dict[str, Any]]]] = {
 }
 
 
+def draw_scene(rng: np.random.Generator) -> Image.Image:
+    picture = Image.new("RGB", (96, 96), tuple(rng.integers(0, 256, 3).tolist()))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(12):
+        x, y, r = (*rng.integers(0, 96, 2).tolist(), int(rng.integers(8, 40)))
+        kind = draw.ellipse if rng.random() < 0.5 else draw.rectangle
+        kind((x - r, y - r, x + r, y + r), fill=tuple(rng.integers(0, 256, 3).tolist()))
+    return picture
+
+
 @pytest.fixture(scope="module")
 def scenes(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn scenes of three frames, and a burst of 20; labels are dealt to scenes at random."""
@@ -38,12 +50,7 @@ def scenes(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     rows = []
     for scene in range(SCENES + 1):
-        picture = Image.new("RGB", (96, 96), tuple(rng.integers(0, 256, 3).tolist()))
-        draw = ImageDraw.Draw(picture)
-        for _ in range(12):
-            x, y, r = (*rng.integers(0, 96, 2).tolist(), int(rng.integers(8, 40)))
-            kind = draw.ellipse if rng.random() < 0.5 else draw.rectangle
-            kind((x - r, y - r, x + r, y + r), fill=tuple(rng.integers(0, 256, 3).tolist()))
+        picture = draw_scene(rng)
         labels = (rng.random(2) < 0.5).astype(int).tolist()
         for frame in range(BURST if scene == SCENES else FRAMES):
             name = f"scene{scene:02}_frame{frame:02}.png"
@@ -187,32 +194,98 @@ def given_files(data: Path, folder: Path) -> tuple[Path, Path]:
     )
 
 
-def test_a_given_split_is_used_by_the_classifier_as_it_is(scenes: Path, tmp_path: Path) -> None:
-    groups, split = given_files(scenes, tmp_path)
+@pytest.fixture(scope="module")
+def classifier(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A classifier trained with given groups and a given split: its folder, and that of these."""
+    folder = tmp_path_factory.mktemp("classifier")
+    groups, split = given_files(scenes, folder)
     config = configured("multilabel", scenes, data__split=str(split), data__groups=str(groups))
-    summary = multilabel.run(config, tmp_path / "run")
+    return folder, multilabel.run(config, folder / "run")
+
+
+def test_a_given_split_is_used_by_the_classifier_as_it_is(
+    classifier: tuple[Path, Any], scenes: Path, tmp_path: Path
+) -> None:
+    folder, summary = classifier
+    groups, split = folder / "g.csv", folder / "s.csv"
     given = pd.read_csv(split).set_index("filename")["s"]
-    held_out = json.loads((tmp_path / "run" / "split.json").read_text())["test"]
+    held_out = json.loads((folder / "run" / "split.json").read_text())["test"]
     assert set(held_out) == set(given.index[given == "test"])
     assert summary["data"]["given_split"]["images"] == given.value_counts().to_dict()
     assert summary["data"]["given_groups"]["groups"] == 16
     assert summary["data"]["groups"]["count"] == 16
     assert summary["data"]["left_out_of_split"] == []
-    inputs = json.loads((tmp_path / "run" / "run.json").read_text())
+    inputs = json.loads((folder / "run" / "run.json").read_text())
     assert {"groups", "split"} <= inputs.keys()
     # What people say of test images decides nothing about what is said of them.
+    config = configured("multilabel", scenes, data__split=str(split), data__groups=str(groups))
     labels = turned(rows_of(scenes), set(held_out[::2]))
     config.data.labels = str(write(tmp_path / "l.csv", ["filename", "one", "two"], labels))
     multilabel.run(config, tmp_path / "turned")
-    scores = [pd.read_csv(tmp_path / run / "scores.csv") for run in ("run", "turned")]
+    scores = [pd.read_csv(run / "scores.csv") for run in (folder / "run", tmp_path / "turned")]
     assert (scores[0]["value"] != scores[1]["value"]).sum() == 2 * len(held_out[::2])
     np.testing.assert_array_equal(scores[0]["probability"], scores[1]["probability"])
-    config.data.labels = str(scenes / "labels.csv")
     # Another grouping is another run.
-    text = groups.read_text()
-    groups.write_text(text.replace("scene03_frame00.png,1", "scene03_frame00.png,0"))
+    config.data.labels = str(scenes / "labels.csv")
+    config.data.groups = str(tmp_path / "other.csv")
+    moved = "scene03_frame00.png,"
+    (tmp_path / "other.csv").write_text(groups.read_text().replace(f"{moved}1", f"{moved}0"))
     with pytest.raises(WorkdirError, match="groups"):
-        multilabel.run(config, tmp_path / "run")
+        multilabel.run(config, folder / "run")
+
+
+def test_evaluation_repeats_the_figures_of_groups(
+    classifier: tuple[Path, Any], tmp_path: Path
+) -> None:
+    folder, summary = classifier
+    config = evaluate_config.get_config()
+    config.checkpoint = str(folder / "run")
+    again = evaluate.run(config, tmp_path)
+    for name in ("macro_roc_auc", "brier", "micro_f1"):
+        assert again["test"][name] == pytest.approx(summary["test"][name], abs=1e-6)
+
+
+def test_evaluation_leaves_out_what_goes_with_what_was_learned_from(
+    classifier: tuple[Path, Any], scenes: Path, tmp_path: Path
+) -> None:
+    """Copies of training images, the same saved again, and others of their groups, by name."""
+    folder, _ = classifier
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(9)
+    rows: list[list[Any]] = []
+    groups: list[list[Any]] = []
+
+    def add(name: str, picture: Image.Image, group: str, **how: Any) -> None:
+        picture.save(tmp_path / "images" / name, **how)
+        rows.append([name, *(len(rows) // k % 2 for k in (1, 2))])
+        groups.append([name, group])
+
+    for scene in ("00", "02", "30"):  # of train
+        learned_from = Image.open(scenes / "images" / f"scene{scene}_frame00.png")
+        add(f"copy{scene}.png", learned_from, "")
+        add(f"saved{scene}.jpg", learned_from, "", quality=100, subsampling=0)
+    held_out = Image.open(scenes / "images" / "scene08_frame00.png")
+    add("tested.jpg", held_out, "", quality=100, subsampling=0)
+    for number in range(8):
+        add(f"new{number}.png", draw_scene(rng), "1" if number == 3 else f"new{number}")
+    write(tmp_path / "labels.csv", ["filename", "one", "two"], rows)
+    config = evaluate_config.get_config()
+    config.checkpoint = str(folder / "run")
+    config.data.labels, config.data.images = str(tmp_path / "labels.csv"), str(tmp_path / "images")
+    config.data.groups = str(write(tmp_path / "g.csv", ["filename", "g"], groups))
+    found = evaluate.run(config, tmp_path / "evaluated")
+    assert found["data"]["seen_as"] == {
+        "exact": ["copy00.png", "copy02.png", "copy30.png"],
+        "group": ["new3.png"],
+        "near": ["saved00.jpg", "saved02.jpg", "saved30.jpg"],
+    }
+    assert found["data"]["judged"] == 8
+    # The file of features is one that the run vouches for.
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    (run / "held_in.npz").write_bytes(b"PK")
+    config.checkpoint = str(run)
+    with pytest.raises(CheckpointError, match=r"held_in\.npz is missing or damaged"):
+        evaluate.run(config, tmp_path / "again")
 
 
 def test_the_parts_of_a_given_split_are_folds_of_impute_and_go_with_its_table(
