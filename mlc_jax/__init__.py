@@ -1,15 +1,15 @@
 """Multi-label image classification in JAX, where labels are missing and imbalanced.
 
-From Python: `impute`, `fit` and `load`, as `mlc_jax.api` describes them.
+From Python: `impute`, `fit`, `load` and `read_labels`, as `mlc_jax.api` describes them.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlc_jax.api import Model, Run, fit, impute, load
+    from mlc_jax.api import Model, Run, fit, impute, load, read_labels
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Run", "__version__", "fit", "impute", "load"]
+__all__ = ["Model", "Run", "__version__", "fit", "impute", "load", "read_labels"]
 
 
 def __getattr__(name: str) -> Any:

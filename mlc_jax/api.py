@@ -57,7 +57,7 @@ from ml_collections import ConfigDict
 
 from mlc_jax.data.cells import read_cells
 from mlc_jax.data.delimited import shown
-from mlc_jax.data.frames import completed_frame, labels_text
+from mlc_jax.data.frames import completed_frame, labels_frame, labels_text
 from mlc_jax.data.given import NamedFiles, checked_pixels, pixel_batches
 from mlc_jax.data.labels import Quarantined
 from mlc_jax.data.stream import list_images, stream_images
@@ -65,6 +65,7 @@ from mlc_jax.errors import ConfigError, ImageError, WorkdirError
 from mlc_jax.files.atomic import write_text
 from mlc_jax.files.runs import open_run, read_record
 from mlc_jax.journal import Journal
+from mlc_jax.stages import convert as convert_stage
 from mlc_jax.stages import impute as impute_stage
 from mlc_jax.stages import multilabel as multilabel_stage
 from mlc_jax.training.parallel import Devices
@@ -252,6 +253,33 @@ def fit(images: FilePath, labels: FilePath | pd.DataFrame, workdir: FilePath, **
     with _quiet_libraries():
         multilabel_stage.run(config, place)
     return load(place)
+
+
+def read_labels(labels: FilePath, **keys: Any) -> pd.DataFrame:
+    """The labels of a file of any format, as the jobs read them.
+
+    Args:
+      labels: the file, the folder of an export, or several files with commas between them.
+      keys: of `config.data` about label files, without `data__`: `tags_column="tags"`; `images` to
+        look the names up in a folder.
+
+    Returns:
+      Int8 [N, L] of 0, 1 and NA, by `filename`. `attrs["receipt"]` says what was read as what.
+
+    Raises:
+      MlcError: of the class that fits; the message is one line.
+    """
+    config = _job_config("convert")
+    for name, value in keys.items():
+        if name == "labels" or name not in config.data:
+            raise ConfigError(f"{name}={value!r}: there is no such key; see config.data in KEYS.md")
+        try:
+            config.data[name] = os.fspath(value) if name == "images" else value
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{name}={value!r}: {error}") from error
+    config.data.labels = os.fspath(labels)
+    file = convert_stage.read(config)
+    return labels_frame(file)
 
 
 def load(workdir: FilePath) -> Model:

@@ -35,6 +35,7 @@ JOBS = (
     "review",
     "compare",
     "export",
+    "convert",
 )
 DRY_RUN_JOBS = ("impute", "multilabel")
 DISTRIBUTED_JOBS = ("impute", "multilabel")

@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from mlc_jax.errors import ConfigError
+from mlc_jax.label_settings import ReadOptions, label_config
 from mlc_jax.loss_settings import check_loss_config, loss_config
 
 # The names that keys may have. The modules that know them come above this one; a test compares.
@@ -51,17 +52,11 @@ def training_config(stage: str) -> ConfigDict:
     config.accept_changes = False  # true: a workdir of other inputs is begun anew, and it is said
     config.dry_run = False  # set by --dry_run
 
-    config.data = ConfigDict()
-    config.data.labels = ""  # labels file; empty for the embedded demo
-    config.data.images = ""  # image folder
+    config.data = label_config()
     # Whether these are drawn data; found out. true: the embedded demo (impute: also without data).
     config.data.demo = config_dict.placeholder(bool)
     config.data.image_size = config_dict.placeholder(tuple)  # (height, width)
     config.data.max_bad_fraction = 0.01  # rows and images that may be left out
-    # In any case, with commas between several; 0, 1 and the empty cell may be among them:
-    config.data.true_values = ()  # texts that mean 1, beside 1 and 1.0
-    config.data.false_values = ()  # texts that mean 0, beside 0 and 0.0
-    config.data.missing_values = ()  # texts that mean missing, beside ?, NA, NaN, N/A, null, None
     # A column of the labels file, or a file of two columns, file name and value:
     config.data.groups = ""  # images that lie on one side of every split: patient, scene, product
     config.data.split = ""  # train, val and test, or numbers of folds: used as given
@@ -242,6 +237,7 @@ def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:
         note(f"defaults for {reason}: {' '.join(said)}")
     _check(config)
     check_loss_config(config.loss)
+    ReadOptions.of(config.data)
     return config
 
 

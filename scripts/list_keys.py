@@ -4,8 +4,8 @@
   python scripts/list_keys.py --write    writes it to configs/KEYS.md
 
 Keys and defaults are those that `configs/*.py` make. A meaning is the comment beside the key, above
-it and at the end of its line, where the key is set: in `configs/*.py`, `mlc_jax/settings.py` or
-`mlc_jax/loss_settings.py`.
+it and at the end of its line, where the key is set: in `configs/*.py`, `mlc_jax/settings.py`,
+`mlc_jax/label_settings.py` or `mlc_jax/loss_settings.py`.
 """
 
 import argparse
@@ -24,7 +24,9 @@ from mlc_jax.settings import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = sorted((ROOT / "configs").glob("*.py"))
-SHARED = (ROOT / "mlc_jax" / "settings.py", ROOT / "mlc_jax" / "loss_settings.py")
+SHARED = tuple(
+    ROOT / "mlc_jax" / f"{name}.py" for name in ("settings", "label_settings", "loss_settings")
+)
 TABLE = ROOT / "configs" / "KEYS.md"
 INTRODUCTION = """# Every key
 

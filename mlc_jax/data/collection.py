@@ -11,12 +11,15 @@ from ml_collections import ConfigDict
 from mlc_jax.data.cells import read_cells, with_cells
 from mlc_jax.data.dataset import ImageSet, prepare_images
 from mlc_jax.data.demo import draw_demo
-from mlc_jax.data.labels import Conflict, Quarantined, read_labels
+from mlc_jax.data.labels import Conflict, read_labels, refuse_without_zeros
+from mlc_jax.data.raw_table import Quarantined
+from mlc_jax.data.receipt import Receipt
 from mlc_jax.data.splits import Given, check_split, group_numbers, make_split, read_given
 from mlc_jax.data.stream import Listing
 from mlc_jax.data.table import MISSING, LabelTable, Source
 from mlc_jax.errors import LabelsError
 from mlc_jax.journal import Journal
+from mlc_jax.label_settings import OURS, ReadOptions
 from mlc_jax.processes import leader_first
 from mlc_jax.settings import DEMO
 
@@ -36,6 +39,7 @@ class Collection:
         beside the labels file; NaN for cells that no model filled.
       truth: the labels without blanks where they are known, of the demo only.
       conflicts: cells on which rows of the same file disagree; they are blank.
+      receipt: what the label file was read as.
       groups: which images the user says belong together, one text per image; None: not given.
       split: the user's train, val and test, or fold numbers, likewise.
     """
@@ -48,6 +52,7 @@ class Collection:
     confidence: np.ndarray
     truth: LabelTable | None
     conflicts: tuple[Conflict, ...]
+    receipt: Receipt
     groups: Given | None = None
     split: Given | None = None
 
@@ -72,17 +77,24 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         with leader_first(), journal.phase("draw the demo", 0, ""):
             demo = draw_demo(cache / "demo")
         labels_file, image_folder, truth_file = demo.labels, demo.images, demo.truth
-    file = read_labels(
-        labels_file,
-        true_values=tuple(config.data.true_values),
-        false_values=tuple(config.data.false_values),
-        missing_values=tuple(config.data.get("missing_values", ())),  # older runs lack it
-    )
-    journal.note(f"{labels_file}: {', '.join(file.notes)}")
     if not image_folder.is_dir():
         raise LabelsError(f"config.data.images={str(image_folder)!r} is no folder")
-    table, confidence = _histories(file.table, labels_file.parent / "cells.csv", journal)
-    groups, split = _groups_and_split(config, table, labels_file)
+    listed = [name for _, name in Listing(image_folder, image_folder)]
+    cells_file = labels_file.parent / "cells.csv"
+    completed = labels_file.is_file() and cells_file.exists()
+    # Of a completed table every column is a label, whatever its name.
+    options = OURS if completed else ReadOptions.of(config.data)
+    path = config.data.labels or str(labels_file)
+    file = read_labels(path, options, images=image_folder, listed=listed)
+    if not completed:
+        refuse_without_zeros(file, options, str(labels_file))
+    journal.note(f"{labels_file}: {', '.join(file.notes)}")
+    for line in file.receipt.lines():
+        journal.note(line)
+    table, confidence = file.table, np.full(file.table.values.shape, np.nan)
+    if completed:
+        table, confidence = _histories(table, cells_file, journal)
+    groups, split = _groups_and_split(config, table, file.extra_columns, labels_file)
     with (
         leader_first(),
         journal.phase("prepare images", len(table.filenames), "images") as advance,
@@ -102,13 +114,15 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
     _check_budget(quarantine, hints, len(images), config.data.max_bad_fraction, journal)
     if images.several:
         journal.note(f"of several frames the first is taken: {_first(images.several)}")
-    if unlisted := _unlisted(image_folder, set(table.filenames)):
+    if unlisted := _unlisted(listed, set(table.filenames)):
         journal.note(f"in {image_folder}, but in no row: {_first(unlisted)}")
     if noisy := _noise(table.select(images.places), images):
         journal.note(f"same pixels, other labels (label noise): {_first(noisy)}")
     groups, split = (given and given.select(images.places) for given in (groups, split))
     _say_given(groups, split, table.select(images.places), journal)
-    truth = None if truth_file is None else read_labels(truth_file).table.select(images.places)
+    truth = None
+    if truth_file is not None:
+        truth = read_labels(truth_file, OURS).table.select(images.places)
     return Collection(
         labels_file,
         image_folder,
@@ -118,6 +132,7 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         confidence[images.places],
         truth,
         file.conflicts,
+        file.receipt,
         groups,
         split,
     )
@@ -137,8 +152,6 @@ def _histories(
 ) -> tuple[LabelTable, np.ndarray]:
     """Gives a completed table its sources back, so that filled cells are known as filled."""
     confidence = np.full(table.values.shape, np.nan)
-    if not cells_file.exists():
-        return table, confidence
     cells = read_cells(cells_file)
     table = with_cells(table, cells)
     filled = table.source == Source.IMPUTED
@@ -156,14 +169,16 @@ def _histories(
 
 
 def _groups_and_split(
-    config: ConfigDict, table: LabelTable, labels_file: Path
+    config: ConfigDict,
+    table: LabelTable,
+    columns: dict[str, tuple[str, ...]],
+    labels_file: Path,
 ) -> tuple[Given | None, Given | None]:
     """What `config.data.groups` and `config.data.split` give, checked before an image is decoded.
 
     Raises:
       ConfigError, LabelsError: see `read_given`, `make_split`, `check_split`.
     """
-    columns: dict[str, tuple[str, ...]] = {}
     groups, split = (
         read_given(key, config.data[key], columns, table.filenames, labels_file)
         for key in ("groups", "split")
@@ -200,9 +215,9 @@ def _first(texts: Sequence[str]) -> str:
     return f"{len(texts)} ({', '.join(texts[:SHOWN])}{more})"
 
 
-def _unlisted(folder: Path, listed: set[str]) -> list[str]:
+def _unlisted(listed: Sequence[str], named: set[str]) -> list[str]:
     """Images that lie in the folder or in folders of it and are named in no row."""
-    return [name for _, name in Listing(folder, folder) if name not in listed]
+    return [name for name in listed if name not in named]
 
 
 def _noise(table: LabelTable, images: ImageSet) -> list[str]:
@@ -233,7 +248,15 @@ def _check_budget(
     )
     told = f"{len(quarantine)} of {total} rows cannot be used: {first}"
     if not usable or len(quarantine) > budget * total:
+        reasons = {item.reason for item in quarantine}
+        if not usable and reasons == {"absent"}:
+            raise LabelsError(
+                f"{told}; none of these names is in the image folder: give the folder that holds "
+                "the images, or say how their names differ with --config.data.suffix=.jpg, "
+                "config.data.prefix or config.data.file_column"
+            )
         raise LabelsError(
-            f"{told}; config.data.max_bad_fraction={budget} allows fewer: mend them, or raise it"
+            f"{told}; config.data.max_bad_fraction={budget} allows fewer: mend them"
+            + (", or raise it" if usable else "")
         )
     journal.note(f"{told}; see quarantine.csv")

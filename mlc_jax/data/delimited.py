@@ -31,7 +31,7 @@ class TextFile:
 
     Attributes:
       path: where it is.
-      encoding: utf-8, utf-16-le, utf-16-be or latin-1.
+      encoding: utf-8, utf-16-le, utf-16-be, latin-1, or the one that was asked for.
       mark: bytes of its byte order mark.
     """
 
@@ -89,7 +89,7 @@ class TextFile:
                 yield start, fields
 
 
-def open_text(path: Path, max_lines: int) -> TextFile:
+def open_text(path: Path, max_lines: int | None = None, encoding: str = "") -> TextFile:
     """Finds out the encoding of a text file and checks that all of it decodes.
 
     UTF-8 and UTF-16 with or without a byte order mark are recognised. What is neither is taken for
@@ -98,6 +98,7 @@ def open_text(path: Path, max_lines: int) -> TextFile:
     Args:
       path: a regular file of at most MAX_FILE_BYTES.
       max_lines: the most lines it may have.
+      encoding: of the file; empty: found out.
 
     Raises:
       LabelsError: no such file, too large, too many lines, or a byte that cannot be decoded.
@@ -112,6 +113,8 @@ def open_text(path: Path, max_lines: int) -> TextFile:
             head = raw.read(4096)
     except (OSError, ValueError) as error:
         raise LabelsError(f"{path} cannot be read: {error}") from None
+    if encoding:
+        return _of_encoding(path, encoding, max_lines)
     encoding, mark = _guess(head)
     invalid = _first_invalid(path, encoding, mark, max_lines)
     if invalid is None:
@@ -120,8 +123,43 @@ def open_text(path: Path, max_lines: int) -> TextFile:
         return TextFile(path, "latin-1", 0)
     raise LabelsError(
         f"{path}: byte {invalid} is not {encoding}, and the file is not latin-1 either; save it as "
-        "UTF-8"
+        f"UTF-8, or name its encoding: {_candidates(path)}"
     )
+
+
+def _of_encoding(path: Path, encoding: str, max_lines: int | None) -> TextFile:
+    try:
+        name = codecs.lookup(encoding).name
+        "".encode(name)  # base64 and its like are codecs and no encodings
+    except (LookupError, ValueError):
+        raise LabelsError(
+            f"config.data.encoding={encoding!r} is no encoding; try utf-8, cp1252, cp1251, gb18030"
+        ) from None
+    marks = [len(mark) for mark, own in _MARKS if own == name and _head(path).startswith(mark)]
+    invalid = _first_invalid(path, name, sum(marks), max_lines)
+    if invalid is not None:
+        raise LabelsError(f"{path}: byte {invalid} is not {encoding}; {_candidates(path)}")
+    return TextFile(path, name, sum(marks))
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as raw:
+        return raw.read(4096)
+
+
+def _candidates(path: Path) -> str:
+    """Encodings under which the first lines that are no ASCII read as text."""
+    head = _head(path)
+    lines = [line for line in head.splitlines()[:-1] or [head] if not line.isascii()]
+    found = []
+    for encoding in ("cp1252", "cp1251", "gb18030", "shift_jis", "cp1250"):
+        try:
+            text = (lines or [head])[0].decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if text.isprintable():
+            found.append(f"--config.data.encoding={encoding} reads {shown(text)}")
+    return ", ".join(found[:4]) or "--config.data.encoding=…"
 
 
 def _guess(head: bytes) -> tuple[str, int]:
@@ -143,7 +181,7 @@ def _pieces(path: Path, start: int) -> Iterator[bytes]:
             yield piece
 
 
-def _first_invalid(path: Path, encoding: str, mark: int, max_lines: int) -> int | None:
+def _first_invalid(path: Path, encoding: str, mark: int, max_lines: int | None) -> int | None:
     """Offset of the first byte that does not decode; None where all do."""
     decoder = codecs.getincrementaldecoder(encoding)("strict")
     offset, lines = mark, 0
@@ -153,7 +191,7 @@ def _first_invalid(path: Path, encoding: str, mark: int, max_lines: int) -> int 
             text = decoder.decode(piece)
             offset += len(piece)
             lines += max(text.count("\n"), text.count("\r"))
-            if lines > max_lines:
+            if max_lines is not None and lines > max_lines:
                 raise LabelsError(f"{path} has more than {max_lines} lines; split it")
         waiting = len(decoder.getstate()[0])
         decoder.decode(b"", final=True)
@@ -164,13 +202,14 @@ def _first_invalid(path: Path, encoding: str, mark: int, max_lines: int) -> int 
 
 def _may_be_latin_1(path: Path) -> bool:
     # Letters above 0xA0 only, and no two in a row that begin like UTF-8: such a file is rather
-    # UTF-8 with a few spoilt bytes, and reading it as latin-1 would garble every other name.
-    unlikely = re.compile(rb"[\0-\x08\x0e-\x1f\x7f-\x9f]|[\xc2-\xf4][\xa0-\xbf]")
+    # UTF-8 with a few spoilt bytes, and reading it as latin-1 would garble every other name. Three
+    # such letters in a row are no Western word, but Cyrillic or Chinese.
+    unlikely = re.compile(rb"[\0-\x08\x0e-\x1f\x7f-\x9f]|[\xc2-\xf4][\xa0-\xbf]|[\xa0-\xff]{3}")
     last = b""
     for piece in _pieces(path, 0):
         if unlikely.search(last + piece):
             return False
-        last = piece[-1:]
+        last = piece[-2:]
     return True
 
 

@@ -8,9 +8,10 @@ import pandas as pd
 
 from mlc_jax.data.cells import read_cells
 from mlc_jax.data.delimited import csv_line, shown
-from mlc_jax.data.labels import read_labels
-from mlc_jax.data.table import MISSING
+from mlc_jax.data.labels import LabelsFile, read_labels
+from mlc_jax.data.table import MISSING, LabelTable
 from mlc_jax.errors import LabelsError
+from mlc_jax.label_settings import OURS
 
 # The completed tables that were given out. Pandas loses a mark in `attrs` on the way through
 # concat, join and the constructor, so a frame is recognised by the cells that it holds.
@@ -22,16 +23,25 @@ def completed_frame(labels_file: Path) -> pd.DataFrame:
 
     `labels_text` recognises what is made of it.
     """
-    table = read_labels(labels_file).table
+    _given_out.add(labels_file.absolute())
+    return _frame(read_labels(labels_file, OURS).table)
+
+
+def labels_frame(file: LabelsFile) -> pd.DataFrame:
+    """A label file's table: Int8 [N, L] of 0, 1 and NA, by `filename`; the receipt in `attrs`."""
+    frame = _frame(file.table)
+    frame.attrs["receipt"] = file.receipt.as_json()
+    return frame
+
+
+def _frame(table: LabelTable) -> pd.DataFrame:
     values = pd.DataFrame(
         table.values,
         index=pd.Index(table.filenames, name="filename"),
         columns=list(table.names),
         dtype="Int8",
     )
-    values = values.mask(values == MISSING)
-    _given_out.add(labels_file.absolute())
-    return values
+    return values.mask(values == MISSING)
 
 
 def labels_text(frame: pd.DataFrame) -> str:

@@ -104,6 +104,15 @@ def _refuse_unsafe(filename: str) -> None:
         raise refuse("is empty")
 
 
+def is_unsafe(filename: str) -> bool:
+    """Whether a name may lead out of a folder: absolute, with a drive, "..", control characters."""
+    try:
+        _refuse_unsafe(filename)
+    except ImageError:
+        return True
+    return False
+
+
 def _suggestion(root: Path, filename: str) -> str | None:
     """A name that differs only in spaces, Unicode form or case of its suffix, and is there.
 

@@ -14,6 +14,7 @@ from mlc_jax.errors import CheckpointError
 from mlc_jax.files.runs import Run
 from mlc_jax.files.workdir import reading
 from mlc_jax.journal import Journal
+from mlc_jax.label_settings import OURS
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.settings import cache_folder, training_config
 from mlc_jax.training.completion import Completion
@@ -54,7 +55,7 @@ def open_impute(run: Run) -> ImputeRun:
       LabelsError: labels.csv or cells.csv is damaged, or they do not fit each other.
     """
     cells = read_cells(run.workdir / "cells.csv")
-    table = with_cells(read_labels(run.workdir / "labels.csv").table, cells)
+    table = with_cells(read_labels(run.workdir / "labels.csv", OURS).table, cells)
     return ImputeRun(run, table, cells)
 
 

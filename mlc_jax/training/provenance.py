@@ -106,6 +106,7 @@ def describe_run(
             "image_size": [height, width],
             "conflicts": [asdict(conflict) for conflict in collection.conflicts],
         },
+        "receipt": collection.receipt.as_json(),
         "digests": {
             "data": digest_json([inputs["labels"], inputs["images"]]),
             "weights": inputs["weights"],

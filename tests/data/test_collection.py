@@ -71,4 +71,13 @@ def test_an_absent_file_is_told_its_likely_name(data: Path) -> None:
     assert "A.PNG (absent; did you mean 'a.png'?)" in said
     assert "nothing.png (absent)" in said
     with pytest.raises(LabelsError, match="did you mean"):
-        opened(data, SOUND.replace("a.png", "A.PNG"), 0.1)
+        opened(data, SOUND.replace("a.png", "A.PNG") + "nothing.png,1,1\n", 0.1)
+    collection, said = opened(data, SOUND.replace("a.png", "A.PNG"), 0.1)
+    assert collection.table.filenames[0] == "a.png"
+    assert "file names are found by their names without suffix (config.data.match=stem)" in said
+
+
+def test_where_no_image_is_found_a_larger_budget_is_not_proposed(data: Path) -> None:
+    with pytest.raises(LabelsError, match=r"config\.data\.suffix") as caught:
+        opened(data, "filename,x,y\np.png,1,0\nq.png,0,1\n", 0.1)
+    assert "raise it" not in str(caught.value)

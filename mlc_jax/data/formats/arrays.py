@@ -1,0 +1,129 @@
+"""NumPy's .npz and MATLAB's .mat: a matrix of labels, the images' names, the labels' names.
+
+MATLAB files of published data sets have several such pairs (train_label, train_images_name): all
+are read, and the part of the name that differs is the split.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlc_jax.data.formats.record import Row, Sheet
+from mlc_jax.data.formats.spreadsheet import text_of
+from mlc_jax.errors import LabelsError
+from mlc_jax.label_settings import ReadOptions
+
+MAX_BYTES = 2**30
+
+
+def detect(path: Path, first_bytes: bytes) -> bool:
+    """Whether it holds arrays."""
+    if first_bytes.startswith(b"MATLAB "):
+        return True
+    if not first_bytes.startswith(b"PK\x03\x04"):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            return bool(names) and all(name.endswith(".npy") for name in names)
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
+
+
+def read(path: Path, options: ReadOptions) -> Sheet:
+    """The matrix as a table.
+
+    Raises:
+      LabelsError: it cannot be read, holds Python objects, or no matrix with names of its rows.
+    """
+    with path.open("rb") as raw:
+        arrays = _matlab(path) if raw.read(7) == b"MATLAB " else _npz(path)
+    texts = {key: _texts(array) for key, array in arrays.items()}
+    names = {key: own for key, own in texts.items() if own}
+    matrices = {
+        key: np.atleast_2d(array.T).T
+        for key, array in arrays.items()
+        if array.dtype.kind in "biuf" and array.ndim in (1, 2) and array.size > 1
+    }
+    parts: list[tuple[str, list[str], np.ndarray]] = []
+    for key, matrix in matrices.items():
+        fitting = [other for other, own in names.items() if len(own) == len(matrix)]
+        if fitting and len(matrix) > 1:
+            nearest = max(fitting, key=lambda other: _shared(key, other))
+            parts.append((key, names[nearest], matrix))
+    if not parts:
+        held = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in arrays.items())
+        raise LabelsError(
+            f"{path} holds no matrix of labels with as many names of images as it has rows ({held})"
+        )
+    width = parts[0][2].shape[1]
+    used = [own for _, own, _ in parts]
+    labels = [own for own in names.values() if len(own) == width and own not in used]
+    header = labels[0] if labels else list(options.names)
+    if len(header) != width:
+        header = [f"label_{number}" for number in range(1, width + 1)]
+
+    def records() -> Iterator[Row]:
+        several = len(parts) > 1
+        yield 1, ["filename", *(["split"] if several else []), *header]
+        number = 1
+        for key, own, matrix in parts:
+            for name, row in zip(own, matrix.tolist(), strict=True):
+                number += 1
+                part = [key.split("_")[0]] if several else []
+                yield number, [name, *part, *map(text_of, row)]
+
+    return Sheet(path, records, (f"arrays: {', '.join(key for key, _, _ in parts)}",))
+
+
+def _shared(one: str, other: str) -> int:
+    """How many letters two names begin with in common."""
+    return next(
+        (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(item.file_size for item in archive.infolist()) > MAX_BYTES:
+                raise LabelsError(f"{path} has more than {MAX_BYTES} bytes unpacked")
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise LabelsError(f"{path} cannot be read without executing code ({error})") from None
+
+
+def _matlab(path: Path) -> dict[str, np.ndarray]:
+    import scipy.io  # here, since few label files are MATLAB's
+
+    if path.stat().st_size > MAX_BYTES:
+        raise LabelsError(f"{path} has more than {MAX_BYTES} bytes")
+    try:
+        content: dict[str, Any] = scipy.io.loadmat(path)
+    except NotImplementedError:
+        raise LabelsError(
+            f"{path} is a MATLAB file of version 7.3; save it with the flag -v7"
+        ) from None
+    except Exception as error:  # the reader raises whatever the bytes led it to
+        raise LabelsError(f"{path} is no MATLAB file that can be read ({error})") from None
+    return {key: np.asarray(value) for key, value in content.items() if not key.startswith("__")}
+
+
+def _texts(array: np.ndarray) -> list[str]:
+    """The texts in an array of texts, or of MATLAB's cells with one text each; else none."""
+    if array.dtype.kind in "US":
+        return [str(item).strip() for item in array.ravel().tolist()]
+    if array.dtype.kind != "O":
+        return []
+    texts = []
+    for item in array.ravel():
+        inner = np.asarray(item)
+        if inner.dtype.kind != "U" or inner.size != 1:
+            return []
+        texts.append(str(inner.ravel()[0]).strip())
+    return texts

@@ -1,0 +1,130 @@
+"""The names in a label file and the images in a folder: which is which, and how that was found."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from mlc_jax.data.delimited import shown
+from mlc_jax.data.layout import IMAGE_SUFFIXES
+from mlc_jax.errors import LabelsError
+from mlc_jax.label_settings import ReadOptions
+
+ENOUGH = 0.99  # of the names have to be found for a way to be taken by itself
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Names of a label file as names of files.
+
+    Attributes:
+      filenames: one per row, relative to the folder, as written where no way was taken.
+      found: how many different names lie in the folder.
+      total: how many different names there are.
+      way: how they were found, for people; empty where they are the files' names.
+    """
+
+    filenames: list[str]
+    found: int
+    total: int
+    way: str
+
+
+def match_names(
+    names: list[str], folder: Path, listed: Iterable[str], options: ReadOptions
+) -> Matched:
+    """Finds the image of every name.
+
+    As they are written, if 99 % lie in the folder; else in the first way that finds 99 %: without
+    leading folders, with another case of the suffix, by the last part, by that without its suffix.
+
+    Args:
+      names: as the label file has them, one per row.
+      folder: the image folder.
+      listed: the images in it, relative to it, with "/" between folders.
+      options: suffix, prefix and match may say how.
+
+    Raises:
+      LabelsError: two images fit a name.
+    """
+    files = list(listed)
+    there = set(files)
+    if options.suffix or options.prefix:
+        names = [f"{options.prefix}{name.strip()}{options.suffix}" for name in names]
+    distinct = list(dict.fromkeys(names))
+    exact = sum(name in there or _is_file(folder, name) for name in distinct)
+    if not options.match and exact >= ENOUGH * len(distinct):
+        return Matched(names, exact, len(distinct), "")
+    ways: dict[str, tuple[str, Callable[[], dict[str, str | None]]]] = {
+        "path": (
+            "without the folders before the image folder",
+            lambda: _by_path(distinct, there, folder),
+        ),
+        "name": ("by the last part of their paths", lambda: _by(distinct, files, _last)),
+        "stem": ("by their names without suffix", lambda: _by(distinct, files, _stem)),
+    }
+    for key, (said, find) in ways.items():
+        if options.match not in ("", key):
+            continue
+        found = find()
+        count = sum(file is not None for file in found.values())
+        if count >= ENOUGH * len(distinct) or (options.match and count):
+            way = (
+                f"{count} of {len(distinct)} file names are found {said} (config.data.match={key})"
+            )
+            return Matched([found[name] or name for name in names], count, len(distinct), way)
+    return Matched(names, exact, len(distinct), "")
+
+
+def _is_file(folder: Path, name: str) -> bool:
+    try:
+        return os.path.isfile(folder / name)  # noqa: PTH113, Path.is_file raises for a NUL
+    except ValueError:
+        return False
+
+
+def _parts(name: str) -> list[str]:
+    if "://" in name:
+        name = unquote(urlsplit(name).path)
+    return [part for part in name.strip().replace("\\", "/").split("/") if part not in ("", ".")]
+
+
+def _last(name: str) -> str:
+    return (_parts(name) or [""])[-1]
+
+
+def _stem(name: str) -> str:
+    last = _last(name)
+    stem, _, suffix = last.rpartition(".")
+    return (stem if f".{suffix.lower()}" in IMAGE_SUFFIXES else last).casefold()
+
+
+def _by_path(names: list[str], there: set[str], folder: Path) -> dict[str, str | None]:
+    """Names whose last parts, as many as possible, are the path of a file."""
+    found: dict[str, str | None] = {}
+    root = _parts(str(folder.absolute()))
+    for name in names:
+        parts = _parts(name)
+        if parts[: len(root)] == root:
+            parts = parts[len(root) :]
+        tails = ("/".join(parts[start:]) for start in range(len(parts)))
+        found[name] = next((tail for tail in tails if tail in there), None)
+    return found
+
+
+def _by(names: list[str], files: list[str], key: Callable[[str], str]) -> dict[str, str | None]:
+    """Names that share a key with one file."""
+    by_key: dict[str, list[str]] = {}
+    for file in files:
+        by_key.setdefault(key(file), []).append(file)
+    found: dict[str, str | None] = {}
+    for name in names:
+        own = by_key.get(key(name), [])
+        if len(own) > 1:
+            raise LabelsError(
+                f"{shown(name)} fits {shown(own[0])} and {shown(own[1])} in the image folder; "
+                "write the paths of the images into the label file"
+            )
+        found[name] = own[0] if own else None
+    return found

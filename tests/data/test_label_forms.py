@@ -1,0 +1,269 @@
+"""The forms of label tables that people have, and what is made of each."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlc_jax.data.annotators import merge_rows
+from mlc_jax.data.labels import LabelsFile, read_labels, refuse_without_zeros
+from mlc_jax.data.matching import match_names
+from mlc_jax.data.table import MISSING
+from mlc_jax.errors import ConfigError, LabelsError
+from mlc_jax.label_settings import ReadOptions
+
+M = MISSING
+FILES = ("a.jpg", "b.jpg", "c.jpg")
+VALUES = [[1, 0], [M, 1], [0, M]]
+
+
+def read(folder: Path, text: str | bytes, **keys: object) -> LabelsFile:
+    path = folder / "labels.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_labels(path, ReadOptions(**keys))  # type: ignore[arg-type]
+
+
+FORMS = {
+    "plain": "filename,sea,sky\na.jpg,1,0\nb.jpg,,1\nc.jpg,0,\n",
+    "floats": "filename,sea,sky\na.jpg,1.0,0.00\nb.jpg,,1.\nc.jpg,0.0,\n",
+    "decimal commas": "filename;sea;sky\na.jpg;1,0;0,00\nb.jpg;;1,0\nc.jpg;0,0;\n",
+    "sep line": "sep=;\nfilename;sea;sky\na.jpg;1;0\nb.jpg;;1\nc.jpg;0;\n",
+    "pipes": "filename|sea|sky\na.jpg|1|0\nb.jpg||1\nc.jpg|0|\n",
+    "comments": "# mine\n# 2024, two\nfilename,sea,sky\na.jpg,1,0\nb.jpg,,1\nc.jpg,0,\n",
+    "title": "My labels,,\nfilename,sea,sky\na.jpg,1,0\nb.jpg,,1\nc.jpg,0,\n",
+    "totals": "filename,sea,sky\na.jpg,1,0\nb.jpg,,1\nc.jpg,0,\nTotal,17,12\n",
+    "units": "filename,sea,sky\n,yes or no,yes or no\na.jpg,1,0\nb.jpg,,1\nc.jpg,0,\n",
+    "empty columns": "filename,sea,sky,,\na.jpg,1,0,,\nb.jpg,,1,,\nc.jpg,0,,,\n",
+    "empty rows": "filename,sea,sky\na.jpg,1,0\n,,\nb.jpg,,1\nc.jpg,0,\n,,\n,,\n",
+    "yes and no": "filename,sea,sky\na.jpg,yes,No\nb.jpg,,YES\nc.jpg,no,\n",
+    "TRUE and FALSE": "filename,sea,sky\na.jpg,TRUE,FALSE\nb.jpg,,true\nc.jpg,False,\n",
+    "index": ",filename,sea,sky\n0,a.jpg,1,0\n1,b.jpg,,1\n2,c.jpg,0,\n",
+    "id": "id,filename,sea,sky\n7,a.jpg,1,0\n8,b.jpg,,1\n9,c.jpg,0,\n",
+    "file last": "sea,sky,filename\n1,0,a.jpg\n,1,b.jpg\n0,,c.jpg\n",
+    "split 0 and 1": "filename,is_valid,sea,sky\na.jpg,1,1,0\nb.jpg,0,,1\nc.jpg,0,0,\n",
+    "split": "filename,sea,sky,split\na.jpg,1,0,train\nb.jpg,,1,val\nc.jpg,0,,test\n",
+    "patients": "Path,Sex,Age,sea,sky\na.jpg,Male,61,1,0\nb.jpg,Female,7,,1\nc.jpg,Male,8,0,\n",
+    "long": "filename,label,value\na.jpg,sea,1\na.jpg,sky,0\nb.jpg,sky,1\nc.jpg,sea,0\n",
+    "Open Images": (
+        "ImageID,Source,LabelName,Confidence\na.jpg,verification,sea,1\na.jpg,verification,sky,0\n"
+        "b.jpg,verification,sky,1\nc.jpg,verification,sea,0\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_the_same_table(tmp_path: Path, form: str) -> None:
+    file = read(tmp_path, FORMS[form])
+    assert file.table.filenames == FILES
+    assert file.table.names == ("sea", "sky")
+    assert file.table.values.tolist() == VALUES
+    assert file.quarantine == ()
+    assert file.receipt.labels == {"sea": (1, 1, 1), "sky": (1, 1, 1)}
+
+
+def test_columns_that_are_no_labels_come_along(tmp_path: Path) -> None:
+    file = read(tmp_path, FORMS["patients"])
+    assert file.extra_columns == {
+        "Sex": ("Male", "Female", "Male"),
+        "Age": ("61", "7", "8"),
+    }
+    assert "columns left out, which hold no labels: 'Sex', 'Age'" in file.notes
+    assert read(tmp_path, FORMS["split"]).extra_columns["split"] == ("train", "val", "test")
+
+
+@pytest.mark.parametrize("name", ["age", "Sex", "date", "train", "group"])
+def test_a_column_that_may_be_a_label_or_not_is_asked_about(tmp_path: Path, name: str) -> None:
+    text = f"filename,{name},sea\na.jpg,1,0\nb.jpg,0,1\n"
+    with pytest.raises(LabelsError, match=f"--config.data.ignore_columns={name} .*=Sex|{name},sea"):
+        read(tmp_path, text)
+    assert read(tmp_path, text, ignore_columns=(name,)).table.names == ("sea",)
+    assert read(tmp_path, text, label_columns=(name, "sea")).table.names == (name, "sea")
+    assert read(tmp_path, text, used_columns=(name,)).table.names == ("sea",)
+
+
+TAGS = {
+    "spaces": "image,labels\na.jpg,sea\nb.jpg,sea sky\nc.jpg,sky\n",
+    "commas": 'image,labels\na.jpg,sea\nb.jpg,"sea,sky"\nc.jpg,sky\n',
+    "pipes": "Image Index,Finding Labels,Patient Age\na.jpg,sea,7\nb.jpg,sea|sky,8\nc.jpg,sky,9\n",
+    "json": 'image,labels\na.jpg,"[""sea""]"\nb.jpg,"[""sea"", ""sky""]"\nc.jpg,"[""sky""]"\n',
+    "python": "image;labels\na.jpg;['sea']\nb.jpg;['sea', 'sky']\nc.jpg;['sky']\n",
+    "ragged": "a.jpg,sea\nb.jpg,sea,sky\nc.jpg,sky\n",
+    "split": "fname,labels,is_valid\na.jpg,sea,True\nb.jpg,sea sky,False\nc.jpg,sky,False\n",
+}
+
+
+@pytest.mark.parametrize("form", TAGS)
+def test_tags_are_read_once_it_is_stated_what_a_label_not_named_means(
+    tmp_path: Path, form: str
+) -> None:
+    with pytest.raises(LabelsError) as caught:
+        read(tmp_path, TAGS[form])
+    message = str(caught.value)
+    assert "--config.data.absent=false" in message
+    assert "--config.data.absent=missing" in message
+    assert "'sea' 2 ones and 1 zeros" in message
+    no = read(tmp_path, TAGS[form], absent="false")
+    assert no.table.names == ("sea", "sky")
+    assert no.table.values.tolist() == [[1, 0], [1, 1], [0, 1]]
+    unknown = read(tmp_path, TAGS[form], absent="missing")
+    assert unknown.table.values.tolist() == [[1, M], [1, 1], [M, 1]]
+
+
+def test_an_empty_cell_of_tags_is_not_an_empty_list(tmp_path: Path) -> None:
+    text = "image,labels\na.jpg,sea\nb.jpg,\nc.jpg,sea sky\n"
+    assert read(tmp_path, text, absent="false").table.values.tolist() == [[1, 0], [M, M], [1, 1]]
+    file = read(tmp_path, text, absent="false", blank="false")
+    assert file.table.values.tolist() == [[1, 0], [0, 0], [1, 1]]
+    listed = "image;labels\na.jpg;['sea']\nb.jpg;[]\nc.jpg;['sea', 'sky']\n"
+    assert read(tmp_path, listed, absent="false").table.values.tolist() == [[1, 0], [0, 0], [1, 1]]
+
+
+def test_words_with_spaces_are_parted_where_the_words_come_again(tmp_path: Path) -> None:
+    text = "image,labels\na.jpg,No Finding\nb.jpg,Mass\nc.jpg,Nodule\n"
+    file = read(tmp_path, text, absent="false")
+    assert file.table.names == ("No Finding", "Mass", "Nodule")
+    unclear = "image,labels\na.jpg,Pleural Effusion\nb.jpg,Pleural Mass\nc.jpg,Nodule\n"
+    with pytest.raises(LabelsError, match="tags_separator=space"):
+        read(tmp_path, unclear, absent="false")
+    whole = read(tmp_path, unclear, absent="false", tags_separator="comma")
+    assert whole.table.names == ("Pleural Effusion", "Pleural Mass", "Nodule")
+
+
+def test_numbers_of_classes_get_names(tmp_path: Path) -> None:
+    text = "Id,Target\na,2\nb,10 0\nc,0\n"
+    file = read(tmp_path, text, absent="false")
+    assert file.table.names == ("0", "2", "10")
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"n{number}\n" for number in range(11)))
+    assert read(tmp_path, text, absent="false", names=(str(names),)).table.names == (
+        "n2",
+        "n10",
+        "n0",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy", "keys", "values"),
+    [
+        ("present", "true_values=present --config.data.blank=false", {"blank": "false"}, None),
+        ("x", "true_values=x --config.data.blank=false", {"blank": "false"}, None),
+    ],
+)
+def test_marks_and_blanks(
+    tmp_path: Path, text: str, remedy: str, keys: dict[str, str], values: None
+) -> None:
+    path = f"filename,sea,sky\na.jpg,{text},\nb.jpg,,{text}\n"
+    with pytest.raises(LabelsError, match=remedy):
+        read(tmp_path, path)
+    file = read(tmp_path, path, true_values=(text,), **keys)
+    assert file.table.values.tolist() == [[1, 0], [0, 1]]
+
+
+def test_ones_and_blanks_need_a_meaning_of_the_blanks(tmp_path: Path) -> None:
+    text = "filename,sea,sky\na.jpg,1,\nb.jpg,,1\n"
+    for options in (ReadOptions(), ReadOptions(blank="missing"), ReadOptions(blank="false")):
+        (tmp_path / "labels.csv").write_text(text)
+        file = read_labels(tmp_path / "labels.csv", options)
+        if options.blank:
+            refuse_without_zeros(file, options, "labels.csv")
+        else:
+            with pytest.raises(LabelsError, match=r"--config.data.blank=false"):
+                refuse_without_zeros(file, options, "labels.csv")
+    assert file.table.values.tolist() == [[1, 0], [0, 1]]
+
+
+def test_soft_labels(tmp_path: Path) -> None:
+    text = "filename,sea,sky\na.jpg,0.1,0.9\nb.jpg,0.5,0.3\nc.jpg,0,1\n"
+    with pytest.raises(LabelsError, match=r"--config.data.soft=0.5,0.5 reads 3 cells"):
+        read(tmp_path, text)
+    file = read(tmp_path, text, soft=(0.3, 0.7))
+    assert file.table.values.tolist() == [[0, 1], [M, 0], [0, 1]]
+    assert read(tmp_path, text, soft=(0.5, 0.5)).table.values.tolist() == [[0, 1], [M, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(("uncertain", "value"), [("missing", M), ("true", 1), ("false", 0)])
+def test_uncertain_cells(tmp_path: Path, uncertain: str, value: int) -> None:
+    text = "filename,sea,sky\na.jpg,1.0,0.0\nb.jpg,-1.0,1.0\n"
+    file = read(tmp_path, text, uncertain=uncertain)
+    assert file.table.values.tolist() == [[1, 0], [value, 1]]
+
+
+def test_the_way_of_wider_is_stated(tmp_path: Path) -> None:
+    text = "filename,sea,sky\na.jpg,1,-1\nb.jpg,0,1\n"
+    with pytest.raises(LabelsError, match=r"uncertain=false --config.data.missing_values=0"):
+        read(tmp_path, text)
+    file = read(tmp_path, text, uncertain="false", missing_values=("0",))
+    assert file.table.values.tolist() == [[1, 0], [M, 1]]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("majority", [1, 0, M]), ("agree", [M, M, M]), ("first", [0, 0, 1])],
+)
+def test_annotators(tmp_path: Path, rule: str, expected: list[int]) -> None:
+    text = "image_id,rad_id,x,y,z\na,R1,0,0,1\na,R2,1,1,0\na,R3,1,0,\n"
+    file = read(tmp_path, text, annotators=rule)
+    assert file.table.values.tolist() == [expected]
+    assert file.extra_columns == {"rad_id": ("R1",)}
+
+
+def test_krippendorffs_alpha_of_his_own_example() -> None:
+    """Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011, section A: 0.095."""
+    meg = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0]
+    owen = [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
+    names = [str(number) for number in range(10)] * 2
+    votes = merge_rows(names, np.array(meg + owen, np.int8)[:, None], "majority")
+    np.testing.assert_allclose(votes.alpha, [0.095], atol=5e-4)
+
+
+def matched(names: list[str], listed: list[str], **keys: str) -> list[str]:
+    return match_names(names, Path("images"), listed, ReadOptions(**keys)).filenames  # type: ignore
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.jpg", "d/b.jpg"],
+        ["./a.jpg", "./d/b.jpg"],
+        ["images\\a.jpg", "images\\d\\b.jpg"],
+        ["images/a.jpg", "images/d/b.jpg"],
+        ["/data/elsewhere/a.jpg", "/data/elsewhere/d/b.jpg"],
+        ["C:\\my\\a.jpg", "C:\\my\\d\\b.jpg"],
+        ["https://example.com/x/a.jpg?size=1", "gs://bucket/d/b.jpg"],
+        ["a.JPG", "d/b.JPG"],
+        ["a", "b"],
+        ["a.jpg", "b.jpg"],
+        ["a.png", "b.png"],
+    ],
+)
+def test_names_find_their_images(names: list[str]) -> None:
+    assert matched(names, ["a.jpg", "d/b.jpg"]) == ["a.jpg", "d/b.jpg"]
+
+
+def test_a_name_that_fits_two_images_is_an_error() -> None:
+    with pytest.raises(LabelsError, match=r"'b.jpg' fits 'd/b.jpg' and 'e/b.jpg'"):
+        matched(["a.jpg", "b.jpg"], ["a.jpg", "d/b.jpg", "e/b.jpg"])
+
+
+def test_suffix_and_prefix_and_match_are_taken_at_their_word() -> None:
+    assert matched(["1", "2"], ["im1.png", "im2.png"], prefix="im", suffix=".png") == [
+        "im1.png",
+        "im2.png",
+    ]
+    assert matched(["x/1.png", "nothing"], ["1.png"], match="name") == ["1.png", "nothing"]
+
+
+def test_a_key_that_names_no_column_lists_those_there_are(tmp_path: Path) -> None:
+    for key in ("file_column", "tags_column", "annotator_column"):
+        with pytest.raises(ConfigError, match=f"{key} names 'moon'.* it has filename,sea,sky"):
+            read(tmp_path, FORMS["plain"], **{key: "moon"})
+
+
+def test_encodings_are_named_not_guessed(tmp_path: Path) -> None:
+    text = "filename,пустыня,горы\na.jpg,0,1\nb.jpg,1,0\n"
+    with pytest.raises(LabelsError, match=r"--config.data.encoding=cp1251 reads 'filename,пустыня"):
+        read(tmp_path, text.encode("cp1251"))
+    file = read(tmp_path, text.encode("cp1251"), encoding="cp1251")
+    assert file.table.names == ("пустыня", "горы")
+    with pytest.raises(LabelsError, match="is no encoding"):
+        read(tmp_path, text, encoding="base64")
