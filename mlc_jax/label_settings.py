@@ -150,7 +150,8 @@ def _flat(value: Any) -> Iterable[Any]:
 def flag(key: str, *texts: str) -> str:
     """`--config.data.KEY=…` as a shell takes it, with one or several texts."""
     value = texts[0]
-    if isinstance(ReadOptions.__dataclass_fields__[key].default, tuple):
+    known = ReadOptions.__dataclass_fields__.get(key)
+    if known is not None and isinstance(known.default, tuple):
         line = io.StringIO()
         csv.writer(line, lineterminator="").writerow(texts)
         value = line.getvalue()

@@ -20,11 +20,16 @@ from mlc_jax.data.receipt import Receipt, make_receipt
 from mlc_jax.data.table import MISSING, LabelTable
 from mlc_jax.errors import LabelsError
 from mlc_jax.files.atomic import replacing, write_text
-from mlc_jax.label_settings import ReadOptions
+from mlc_jax.label_settings import ReadOptions, flag
 
 MAX_LINES = 2_000_000  # of cells.csv
 _CELL_TEXT = {0: "0", 1: "1", MISSING: ""}
 _DEFAULTS = ReadOptions()
+# Columns that are proposed for config.data.split and config.data.groups.
+_SPLITS = frozenset(("split", "fold", "subset", "partition", "usage", "ml use", "dataset split"))
+_GROUPS = frozenset(
+    ("patient", "patient id", "patientid", "subject", "subject id", "scene", "group")
+)
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,10 @@ def _notes(
     left_out = [name for name, use in raw.columns.items() if use.startswith("left out")]
     if left_out:
         yield f"columns left out, which hold no labels: {', '.join(map(shown, left_out[:20]))}"
+    for key, words in (("split", _SPLITS), ("groups", _GROUPS)):
+        for name in left_out:
+            if name.casefold().replace("_", " ") in words and name in raw.extra:
+                yield f"{flag(key, name)} would use column {shown(name)}"
     if matched.way:
         yield matched.way
     if merged:

@@ -68,6 +68,10 @@ def read_sheet(sheet: Sheet, options: ReadOptions) -> RawTable:
         named = ", ".join(options.names) or f"label_1 to label_{len(layout.labels)}"
         table.notes.insert(len(notes), f"no header: labels are named {named}")
     table.columns = _uses(layout)
+    counts: Counter[str] = Counter()
+    for (text, _), count in table.texts.items():
+        counts[text] += count
+    table.notes += meanings.unused(counts)
     return table
 
 

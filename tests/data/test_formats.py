@@ -563,3 +563,10 @@ def test_any_json_is_a_table_or_our_error(
     with contextlib.suppress(MlcError):
         table = read_labels(path, ReadOptions(format=named, absent="false")).table
         assert table.values.shape == (len(set(table.filenames)), len(table.names))
+
+
+def test_the_readme_lists_every_format() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    table = readme[readme.index("### Any label file") :].split("\n## ")[0]
+    listed = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(listed) == sorted([find.TEXT, find.ARCHIVE, *find.FORMATS])
