@@ -41,6 +41,8 @@ _HOME = re.compile(r"~[^/]*(/|$)")
 ROWS = ("default", "full", "training", "filling", "backbones")
 DEMO = "DEMO: drawn pictures, not photographs"  # begins what every job says on the demo
 METHODS = ("crossfit", "notebook")
+ERROR_SCOPES = ("pooled", "label")
+UNLEARNABLE = ("majority", "matched", "blank")
 THRESHOLDS = ("fixed", "matched", "f1", "g_mean", "youden", "recall", "cost")
 
 
@@ -55,6 +57,7 @@ def training_config(stage: str) -> ConfigDict:
     config.data = label_config()
     # Whether these are drawn data; found out. true: the embedded demo (impute: also without data).
     config.data.demo = config_dict.placeholder(bool)
+    config.data.follow_links = False  # true: links in the image folder may lead out of it
     config.data.image_size = config_dict.placeholder(tuple)  # (height, width)
     config.data.max_bad_fraction = 0.01  # rows and images that may be left out
     # A column of the labels file, or a file of two columns, file name and value:
@@ -329,6 +332,14 @@ def _check(config: ConfigDict) -> None:
                 threshold in THRESHOLDS or _is_share(threshold),
             ),
             "impute.max_error": ("a share above 0 and at most 1", 0 < config.impute.max_error <= 1),
+            "impute.max_error_of": (
+                f"one of {', '.join(ERROR_SCOPES)}",
+                config.impute.max_error_of in ERROR_SCOPES,
+            ),
+            "impute.unlearnable": (
+                f"one of {', '.join(UNLEARNABLE)}",
+                config.impute.unlearnable in UNLEARNABLE,
+            ),
             "impute.rounds": ("0 to 20", 0 <= config.impute.rounds <= 20),
             "impute.deals": ("1 to 50", 1 <= config.impute.deals <= 50),
         }

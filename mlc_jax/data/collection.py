@@ -100,7 +100,12 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         journal.phase("prepare images", len(table.filenames), "images") as advance,
     ):
         images = prepare_images(
-            image_folder, table.filenames, tuple(config.data.image_size), cache, advance
+            image_folder,
+            table.filenames,
+            tuple(config.data.image_size),
+            cache,
+            advance,
+            follow_links=config.data.follow_links,
         )
     quarantine = file.quarantine + tuple(
         Quarantined(table.filenames[item.place], int(table.rows[item.place]), item.reason)
@@ -111,6 +116,8 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         for item in images.rejected
         if "did you mean" in item.message
     }
+    for item in [item for item in images.rejected if item.reason == "outside_root"][:1]:
+        hints[table.filenames[item.place]] = item.message.rpartition("; ")[2]
     _check_budget(quarantine, hints, len(images), config.data.max_bad_fraction, journal)
     if images.several:
         journal.note(f"of several frames the first is taken: {_first(images.several)}")

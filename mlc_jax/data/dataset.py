@@ -52,6 +52,7 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
 
     Args:
       root: the image folder.
+      follow_links: whether links in it may lead out of it.
       files: the file names, one per record, and the place of each in the labels file.
       image_size: (height, width) to resize to.
       advance: called with the number of images done.
@@ -66,6 +67,7 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
         self,
         *,
         root: Path,
+        follow_links: bool,
         files: Sequence[tuple[int, str]],
         image_size: tuple[int, int],
         advance: Callable[[int], None],
@@ -73,7 +75,8 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
         several: list[str],
         **kwargs: Any,
     ) -> None:
-        self._root, self._files, self._image_size = root, files, image_size
+        self._root, self._follow_links = root, follow_links
+        self._files, self._image_size = files, image_size
         self._advance, self._rejected, self._several = advance, rejected, several
         super().__init__(file_format="array_record", **kwargs)
 
@@ -103,7 +106,8 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
     def _prepare(self, file: tuple[int, str]) -> dict[str, Any] | Rejected:
         place, filename = file
         try:
-            image, frames = decode_first(resolve_image(self._root, filename))
+            path = resolve_image(self._root, filename, follow_links=self._follow_links)
+            image, frames = decode_first(path)
         except ImageError as error:
             return Rejected(place, error.reason, str(error))
         if frames > 1:
@@ -116,10 +120,10 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
         }
 
 
-def _digest_of(root: Path, file: tuple[int, str]) -> str | Rejected:
+def _digest_of(root: Path, follow_links: bool, file: tuple[int, str]) -> str | Rejected:
     place, filename = file
     try:
-        return digest_file(resolve_image(root, filename))
+        return digest_file(resolve_image(root, filename, follow_links=follow_links))
     except ImageError as error:
         return Rejected(place, error.reason, str(error))
 
@@ -210,6 +214,8 @@ def prepare_images(
     image_size: tuple[int, int],
     cache: Path,
     advance: Callable[[int], None],
+    *,
+    follow_links: bool = False,
 ) -> ImageSet:
     """Prepares a folder of images, or finds it prepared.
 
@@ -219,6 +225,7 @@ def prepare_images(
       image_size: (height, width) in pixels.
       cache: folder under which prepared sets lie.
       advance: called with the number of images done; not at all where the set is reused.
+      follow_links: whether links in the folder may lead out of it.
 
     Returns:
       The usable images, in the order of `filenames`.
@@ -227,9 +234,8 @@ def prepare_images(
     missing: list[Rejected] = []
     contents = []
     numbered = list(enumerate(filenames))
-    for file, found in zip(
-        numbered, _in_threads(partial(_digest_of, root), numbered, str(root)), strict=True
-    ):
+    digest_of = partial(_digest_of, root, follow_links)
+    for file, found in zip(numbered, _in_threads(digest_of, numbered, str(root)), strict=True):
         if isinstance(found, Rejected):
             missing.append(found)
         else:
@@ -245,6 +251,7 @@ def prepare_images(
         tfds.disable_progress_bar()
         builder = PreparedImages(
             root=root,
+            follow_links=follow_links,
             files=files,
             image_size=image_size,
             advance=advance,

@@ -23,6 +23,7 @@ class NamedFiles:
 
     root: Path
     names: tuple[str, ...]
+    follow_links: bool = True
 
     @staticmethod
     def of(paths: Sequence[str]) -> "NamedFiles":
