@@ -22,6 +22,7 @@ from mlc_jax.data.cells import write_cells
 from mlc_jax.data.collection import Collection, open_collection, without_filled
 from mlc_jax.data.groups import given_split, group_record, known_groups
 from mlc_jax.data.labels import write_labels, write_quarantine
+from mlc_jax.data.splits import write_given
 from mlc_jax.data.table import MISSING, LabelTable, Source
 from mlc_jax.files.atomic import replacing, write_json
 from mlc_jax.files.workdir import changes, claim, owned
@@ -84,6 +85,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 made.features.moments[0],
                 deal.fold_of,
                 made.groups.of_image,
+                made.groups.copies.of_image,
                 seed=config.seed,
             )
             advance(len(table.names))
@@ -94,6 +96,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         write_cells(workdir / "cells.csv", cell_histories(table, completed, made.completion))
         write_suspects(workdir / "suspects.csv", table, judgement)
         write_quarantine(workdir / "quarantine.csv", collection.quarantine)
+        # Beside the completed table, where the next job finds them.
+        for key, given in (("groups", collection.groups), ("split", collection.split)):
+            if given is not None:
+                write_given(workdir / f"{key}.csv", given, table.filenames)
         write_json(workdir / "thresholds.json", threshold_records(config, table, judgement))
         summary = describe_run(config, workdir, collection, backbone, journal) | {
             "labels": label_records(table, completed, made.completion, guards, collection.truth),
