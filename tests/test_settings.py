@@ -184,6 +184,8 @@ BAD: list[tuple[str, list[Any]]] = [
     ("impute.method", ["notebooks", ""]),
     ("impute.threshold", ["1.5", "-0.1", "nan", "best", ""]),
     ("impute.max_error", [0.0, -0.1, 1.1, NAN]),
+    ("impute.max_error_of", ["", "cell", "labels"]),
+    ("impute.unlearnable", ["", "minority", "none"]),
     ("impute.rounds", [-1, 21]),
     ("impute.deals", [0, 51]),
 ]
@@ -225,8 +227,8 @@ def test_every_number_and_name_is_checked() -> None:
         "backbone.name",  # when the backbone is loaded, before anything long
         "backbone.weights",
         "backbone.layer",
-        "data.follow_links",  # booleans have no bad value
-        "backbone.fold_batch_norm",
+        "backbone.fold_batch_norm",  # booleans have no bad value
+        "data.follow_links",
         "features.cache",
         "features.file",  # when the file is read, before anything else
         "features.measure",
