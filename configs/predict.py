@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.images = ""  # a folder, one image, or a .txt or .csv list with one path per line
     config.data.root = ""  # of the paths in a list; empty: the folder that the list lies in
+    config.data.follow_links = False  # true: links in the image folder may lead out of it
     config.annotate = False  # true: pictures with their labels written on them, under annotated/
     config.batch_size = 0  # images per call of the backbone; 0: chosen for the device
     config.parallel = "jit"  # jit | pmap

@@ -100,7 +100,12 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         journal.phase("prepare images", len(table.filenames), "images") as advance,
     ):
         images = prepare_images(
-            image_folder, table.filenames, tuple(config.data.image_size), cache, advance
+            image_folder,
+            table.filenames,
+            tuple(config.data.image_size),
+            cache,
+            advance,
+            follow_links=bool(config.data.get("follow_links")),
         )
     quarantine = file.quarantine + tuple(
         Quarantined(table.filenames[item.place], int(table.rows[item.place]), item.reason)
@@ -109,7 +114,7 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
     hints = {
         table.filenames[item.place]: item.message.rpartition("; ")[2]
         for item in images.rejected
-        if "did you mean" in item.message
+        if "did you mean" in item.message or item.reason == "outside_root"
     }
     _check_budget(quarantine, hints, len(images), config.data.max_bad_fraction, journal)
     if images.several:

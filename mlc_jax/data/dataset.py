@@ -57,6 +57,7 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
       advance: called with the number of images done.
       rejected: takes the images that cannot be used.
       several: takes the names of files of several frames or pages.
+      follow_links: see `resolve_image`.
       kwargs: TFDS's own: config, data_dir.
     """
 
@@ -71,10 +72,12 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
         advance: Callable[[int], None],
         rejected: list[Rejected],
         several: list[str],
+        follow_links: bool,
         **kwargs: Any,
     ) -> None:
         self._root, self._files, self._image_size = root, files, image_size
         self._advance, self._rejected, self._several = advance, rejected, several
+        self._follow_links = follow_links
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -103,7 +106,9 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
     def _prepare(self, file: tuple[int, str]) -> dict[str, Any] | Rejected:
         place, filename = file
         try:
-            image, frames = decode_first(resolve_image(self._root, filename))
+            image, frames = decode_first(
+                resolve_image(self._root, filename, follow_links=self._follow_links)
+            )
         except ImageError as error:
             return Rejected(place, error.reason, str(error))
         if frames > 1:
@@ -116,10 +121,10 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
         }
 
 
-def _digest_of(root: Path, file: tuple[int, str]) -> str | Rejected:
+def _digest_of(root: Path, follow_links: bool, file: tuple[int, str]) -> str | Rejected:
     place, filename = file
     try:
-        return digest_file(resolve_image(root, filename))
+        return digest_file(resolve_image(root, filename, follow_links=follow_links))
     except ImageError as error:
         return Rejected(place, error.reason, str(error))
 
@@ -210,6 +215,8 @@ def prepare_images(
     image_size: tuple[int, int],
     cache: Path,
     advance: Callable[[int], None],
+    *,
+    follow_links: bool = False,
 ) -> ImageSet:
     """Prepares a folder of images, or finds it prepared.
 
@@ -219,6 +226,7 @@ def prepare_images(
       image_size: (height, width) in pixels.
       cache: folder under which prepared sets lie.
       advance: called with the number of images done; not at all where the set is reused.
+      follow_links: whether links in the folder may lead out of it.
 
     Returns:
       The usable images, in the order of `filenames`.
@@ -227,9 +235,8 @@ def prepare_images(
     missing: list[Rejected] = []
     contents = []
     numbered = list(enumerate(filenames))
-    for file, found in zip(
-        numbered, _in_threads(partial(_digest_of, root), numbered, str(root)), strict=True
-    ):
+    digest_of = partial(_digest_of, root, follow_links)
+    for file, found in zip(numbered, _in_threads(digest_of, numbered, str(root)), strict=True):
         if isinstance(found, Rejected):
             missing.append(found)
         else:
@@ -250,6 +257,7 @@ def prepare_images(
             advance=advance,
             rejected=rejected,
             several=several,
+            follow_links=follow_links,
             config=PreparedConfig(name=key),
             data_dir=str(cache / "datasets"),
         )

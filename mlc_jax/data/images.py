@@ -35,12 +35,14 @@ _PNG_END = b"IEND\xae\x42\x60\x82"  # the last chunk with its checksum
 _quiet_lock = threading.Lock()
 
 
-def resolve_image(root: Path, filename: str) -> Path:
+def resolve_image(root: Path, filename: str, *, follow_links: bool = False) -> Path:
     """The real path of an image named in a labels file, which lies inside `root`.
 
     Args:
       root: the image folder.
       filename: as the labels file gives it, relative to `root`, with "/" between folders.
+      follow_links: whether a link in the folder may lead out of it, as those that DVC, git-annex
+        and Hugging Face's cache make.
 
     Returns:
       An absolute path without links to a readable regular file, at most MAX_FILE_BYTES long.
@@ -65,9 +67,11 @@ def resolve_image(root: Path, filename: str) -> Path:
         hint = _suggestion(root, filename)
         remedy = f"did you mean {hint!r}?" if hint else "add the image or remove the row"
         raise ImageError("absent", f"{name} is not in {root}; {remedy}") from None
-    if not path.is_relative_to(base):
+    if not follow_links and not path.is_relative_to(base):
         raise ImageError(
-            "outside_root", f"{name} leads out of {root}; copy the image into the folder"
+            "outside_root",
+            f"{name} leads out of {root}; copy the image into the folder, or allow such links: "
+            "config.data.follow_links=true",
         )
     try:
         found = path.stat()

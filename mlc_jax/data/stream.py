@@ -40,6 +40,10 @@ class Files(Protocol):
     def root(self) -> Path:
         """The folder that no file may lie outside of."""
 
+    @property
+    def follow_links(self) -> bool:
+        """Whether links in the folder may lead out of it."""
+
     def __iter__(self) -> Iterator[tuple[int, str]]:
         """Row and file name."""
 
@@ -51,11 +55,13 @@ class Listing:
     Attributes:
       path: a folder, a list, or an image.
       root: the folder that no file may lie outside of; file names are relative to it.
+      follow_links: whether links in it may lead out of it.
       passed_over: files met in the folder so far whose names are no images' names.
     """
 
     path: Path
     root: Path
+    follow_links: bool = False
     passed_over: int = 0
 
     @property
@@ -148,13 +154,14 @@ def is_list(path: Path) -> bool:
     return path.suffix.lower() in (".txt", ".csv")
 
 
-def list_images(images: str, root: str) -> Listing:
+def list_images(images: str, root: str, follow_links: bool = False) -> Listing:
     """The files that `config.data.images` and `config.data.root` name.
 
     Args:
       images: a folder, which is walked with the folders in it; a .txt or .csv file with one path
         per line (of a .csv, the first field); or an image.
       root: the folder that the paths in a list are relative to; empty for that of the list.
+      follow_links: whether links in the folder may lead out of it.
 
     Raises:
       ConfigError: nothing is there, or `root` is given without a list or is no folder.
@@ -169,7 +176,7 @@ def list_images(images: str, root: str) -> Listing:
         raise ConfigError(f"config.data.root={root!r} is for lists; leave it empty for {images!r}")
     if root and not Path(root).is_dir():
         raise ConfigError(f"config.data.root={root!r} is no folder")
-    return Listing(path, path if path.is_dir() else Path(root or path.parent))
+    return Listing(path, path if path.is_dir() else Path(root or path.parent), follow_links)
 
 
 @dataclass(frozen=True)
@@ -219,7 +226,9 @@ def _decoded(listing: Files, image_size: tuple[int, int], ahead: int) -> Iterato
 
     def decode(row: int, filename: str) -> Decoded:
         try:
-            image = decode_image(resolve_image(listing.root, filename))
+            image = decode_image(
+                resolve_image(listing.root, filename, follow_links=listing.follow_links)
+            )
         except ImageError as error:
             return Quarantined(filename, row, error.reason)
         return row, filename, resize_image(image, image_size)

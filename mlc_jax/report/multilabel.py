@@ -170,8 +170,9 @@ def _samples(run: FinishedRun, scores: SplitScores, folder: Path) -> tuple[Part,
     if not images.is_dir():
         return (Text(f"The image folder {images} is gone, so there are no pictures to show."),)
     parts: list[Part] = []
+    follow_links = bool(run.summary["config"]["data"].get("follow_links"))  # older runs lack it
     for right, name, caption in ((True, "right", _RIGHT_CAPTION), (False, "wrong", _WRONG_CAPTION)):
-        samples = readable(ranked_samples(scores, right=right), images)
+        samples = readable(ranked_samples(scores, right=right), images, follow_links)
         if samples:
             file = folder / f"samples_{name}.png"
             alt = sample_grid(file, samples)

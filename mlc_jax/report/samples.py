@@ -79,17 +79,22 @@ def ranked_samples(scores: SplitScores, *, right: bool) -> Iterator[Sample]:
         )
 
 
-def readable(samples: Iterator[Sample], folder: Path) -> list[tuple[Sample, np.ndarray]]:
+def readable(
+    samples: Iterator[Sample], folder: Path, follow_links: bool = False
+) -> list[tuple[Sample, np.ndarray]]:
     """The first `SAMPLES` whose picture can be read, with it: uint8 [H, W, 3], a thumbnail.
 
     Args:
       samples: as `ranked_samples` yields them.
-      folder: the image folder; no file outside it is opened.
+      folder: the image folder; no file outside it is opened, but by links where they may be.
+      follow_links: whether they may.
     """
     found: list[tuple[Sample, np.ndarray]] = []
     for sample in samples:
         try:
-            picture = decode_image(resolve_image(folder, sample.filename))
+            picture = decode_image(
+                resolve_image(folder, sample.filename, follow_links=follow_links)
+            )
         except ImageError:
             continue
         height, width = picture.shape[:2]

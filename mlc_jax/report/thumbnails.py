@@ -48,6 +48,8 @@ def fitting_thumbnails(
     side: int,
     budget: int,
     advance: Callable[[int], None],
+    *,
+    follow_links: bool = False,
 ) -> dict[str, Thumbnail]:
     """Thumbnails of pictures, as large as fit together, from the first on.
 
@@ -60,11 +62,12 @@ def fitting_thumbnails(
       side: the most pixels of the longer side.
       budget: bytes of all together, in base64.
       advance: called with the number of pictures done.
+      follow_links: whether links in the folder may lead out of it.
 
     Raises:
       ImageError: a picture cannot be read.
     """
-    paths = [resolve_image(folder, filename) for filename in filenames]
+    paths = [resolve_image(folder, name, follow_links=follow_links) for name in filenames]
     sample = paths[:: max(1, len(paths) // _SAMPLE)]
     while side > SMALLEST:
         mean = sum(_base64_length(thumbnail(path, side).jpeg) for path in sample) / len(sample)

@@ -58,7 +58,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     journal = Journal()
     config = config.copy_and_resolve_references()
     check(config)
-    listing = list_images(config.data.images, config.data.root)
+    listing = list_images(config.data.images, config.data.root, config.data.follow_links)
     listing.refuse_inside(workdir)
     run_read = open_run(Path(config.checkpoint))
     with owned(workdir):
@@ -174,7 +174,9 @@ def draw(
     """
     try:
         # In its own proportions, which the classifier's view of it has lost.
-        picture = decode_image(resolve_image(listing.root, explained.filename))
+        picture = decode_image(
+            resolve_image(listing.root, explained.filename, follow_links=listing.follow_links)
+        )
     except ImageError:
         picture = image
     scale = PICTURE / max(picture.shape[:2])

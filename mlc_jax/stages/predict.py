@@ -70,7 +70,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     config = config.copy_and_resolve_references()
     if config.batch_size < 0:
         raise ConfigError(f"config.batch_size={config.batch_size}: give 1 or more, or 0")
-    listing = list_images(config.data.images, config.data.root)
+    listing = list_images(config.data.images, config.data.root, config.data.follow_links)
     listing.refuse_inside(workdir)
     run_read = open_run(Path(config.checkpoint))
     with owned(workdir):
@@ -182,7 +182,9 @@ def annotate(
             continue
         try:
             # Decoded again: the stream keeps no picture in its own size, which may be large.
-            picture = decode_image(resolve_image(listing.root, filename))
+            picture = decode_image(
+                resolve_image(listing.root, filename, follow_links=listing.follow_links)
+            )
         except ImageError as error:
             journal.warn(f"{shown(filename)} changed while it was read: {error}")
             continue

@@ -334,7 +334,14 @@ def draw_pictures(
     room -= sum(5 * grid.size for grid in heat.values())
     folder = image_folder_of(source.run)
     with journal.phase("draw thumbnails", len(wanted), "images") as advance:
-        return fitting_thumbnails(folder, list(wanted), config.review.thumbnail, room, advance)
+        return fitting_thumbnails(
+            folder,
+            list(wanted),
+            config.review.thumbnail,
+            room,
+            advance,
+            follow_links=bool(source.run.inputs["config"]["data"].get("follow_links")),
+        )
 
 
 def what_is_missing(
