@@ -114,7 +114,7 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
     hints = {
         table.filenames[item.place]: item.message.rpartition("; ")[2]
         for item in images.rejected
-        if "did you mean" in item.message or item.reason == "outside_root"
+        if "did you mean" in item.message
     }
     _check_budget(quarantine, hints, len(images), config.data.max_bad_fraction, journal)
     if images.several:
@@ -254,6 +254,11 @@ def _check_budget(
     told = f"{len(quarantine)} of {total} rows cannot be used: {first}"
     if not usable or len(quarantine) > budget * total:
         reasons = {item.reason for item in quarantine}
+        if "outside_root" in reasons:
+            raise LabelsError(
+                f"{told}; links that lead out of the image folder are followed with "
+                "--config.data.follow_links=true"
+            )
         if not usable and reasons == {"absent"}:
             raise LabelsError(
                 f"{told}; none of these names is in the image folder: give the folder that holds "

@@ -71,7 +71,7 @@ def resolve_image(root: Path, filename: str, *, follow_links: bool = False) -> P
         raise ImageError(
             "outside_root",
             f"{name} leads out of {root}; copy the image into the folder, or allow such links: "
-            "config.data.follow_links=true",
+            "--config.data.follow_links=true",
         )
     try:
         found = path.stat()
