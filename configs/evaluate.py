@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.labels = ""  # labels file; empty for the data of the run
     config.data.images = ""  # image folder
+    config.data.follow_links = False  # true: links in that folder may lead out of it
     config.batch_size = 0  # images per call of the backbone; 0: chosen for the device
     config.parallel = "jit"  # jit | pmap; an impute run keeps its own
     return config

@@ -23,8 +23,8 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of LIME's samples and of the random orders
     config.data = ConfigDict()
     config.data.images = ""  # a folder, one image, or a .txt or .csv list with one path per line
+    config.data.follow_links = False  # true: links in the folder may lead out of it
     config.data.root = ""  # of the paths in a list; empty: the folder that the list lies in
-    config.data.follow_links = False  # true: links in the image folder may lead out of it
     config.explain = ConfigDict()
     config.explain.limit = 8  # images, the first that can be read; 0: all
     config.explain.labels = ()  # names; empty: those the image is given, at least the likeliest

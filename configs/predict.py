@@ -20,8 +20,8 @@ def get_config() -> ConfigDict:
     config.backbone.weights = ""  # the weight files where they have moved; empty: as in the run
     config.data = ConfigDict()
     config.data.images = ""  # a folder, one image, or a .txt or .csv list with one path per line
+    config.data.follow_links = False  # true: links in the folder may lead out of it
     config.data.root = ""  # of the paths in a list; empty: the folder that the list lies in
-    config.data.follow_links = False  # true: links in the image folder may lead out of it
     config.annotate = False  # true: pictures with their labels written on them, under annotated/
     config.batch_size = 0  # images per call of the backbone; 0: chosen for the device
     config.parallel = "jit"  # jit | pmap

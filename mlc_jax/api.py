@@ -50,6 +50,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 from absl import logging
@@ -65,6 +66,7 @@ from mlc_jax.errors import ConfigError, ImageError, WorkdirError
 from mlc_jax.files.atomic import write_text
 from mlc_jax.files.runs import open_run, read_record
 from mlc_jax.journal import Journal
+from mlc_jax.settings import local_path, with_local_paths
 from mlc_jax.stages import convert as convert_stage
 from mlc_jax.stages import impute as impute_stage
 from mlc_jax.stages import multilabel as multilabel_stage
@@ -170,14 +172,16 @@ class Model:
           ConfigError: a path that is not there, or nothing in a folder or list.
           ImageError: no image can be used, or pixels of another shape or dtype.
         """
-        score, most = self._scorer
+        with _as_commands_run():
+            score, most = self._scorer
         size = self.trained.spec.image_size
         names: Sequence[Any] | None = None
         if isinstance(images, np.ndarray):
             pixels = checked_pixels(images)
             batches, names = pixel_batches(pixels, size, most), range(len(pixels))
         elif isinstance(images, str | os.PathLike):
-            batches = stream_images(list_images(os.fspath(images), ""), size, most)
+            listing = list_images(local_path(os.fspath(images), "images"), "")
+            batches = stream_images(listing, size, most)
         else:
             names = [os.fspath(path) for path in images]
             batches = stream_images(NamedFiles.of(names), size, most)
@@ -186,7 +190,8 @@ class Model:
         refused: list[Quarantined] = []
         nothing = np.full(len(self.labels), np.nan)
         for batch in batches:
-            scored = score(batch.images) if batch.filenames else ()
+            with _as_commands_run():
+                scored = score(batch.images) if batch.filenames else ()
             for row, name, own in zip(batch.rows, batch.filenames, scored, strict=True):
                 rows[row] = name, own
                 if np.isnan(own).any():
@@ -229,9 +234,9 @@ def impute(
     Raises:
       MlcError: of the class that fits; the message is one line.
     """
-    place = Path(workdir)
+    place = _workdir(workdir)
     config = _configured("impute", images, labels, place, keys)
-    with _quiet_libraries():
+    with _as_commands_run():
         impute_stage.run(config, place)
     return Run(place)
 
@@ -248,9 +253,9 @@ def fit(images: FilePath, labels: FilePath | pd.DataFrame, workdir: FilePath, **
     Raises:
       MlcError: of the class that fits; the message is one line.
     """
-    place = Path(workdir)
+    place = _workdir(workdir)
     config = _configured("multilabel", images, labels, place, keys)
-    with _quiet_libraries():
+    with _as_commands_run():
         multilabel_stage.run(config, place)
     return load(place)
 
@@ -288,19 +293,24 @@ def load(workdir: FilePath) -> Model:
     Raises:
       CheckpointError: there is no such run, it is damaged, or its weights are not to be had.
     """
-    with _quiet_libraries():
-        return Model(open_classifier(open_run(Path(workdir), key="workdir"), Journal()))
+    with _as_commands_run():
+        return Model(open_classifier(open_run(_workdir(workdir), key="workdir"), Journal()))
 
 
 @contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keeps what Orbax and TFDS log below an error to themselves, as the command line does."""
+def _as_commands_run() -> Iterator[None]:
+    """What the command line settles for its process: errors alone are logged, 32 bits computed."""
     before = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
-        yield
+        with jax.enable_x64(False):
+            yield
     finally:
         logging.set_verbosity(before)
+
+
+def _workdir(workdir: FilePath) -> Path:
+    return Path(local_path(os.fspath(workdir), "workdir"))
 
 
 def _configured(
@@ -324,11 +334,12 @@ def _configured(
             config.update_from_flattened_dict({key: value})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{name}={value!r}: {error}") from error
-    config.data.images = os.fspath(images)
+    config = with_local_paths(config)
+    config.data.images = local_path(os.fspath(images), "images")
     if isinstance(labels, pd.DataFrame):
         config.data.labels = str(_write_given(labels, workdir, config.accept_changes))
     else:
-        config.data.labels = os.fspath(labels)
+        config.data.labels = local_path(os.fspath(labels), "labels")
     return config
 
 

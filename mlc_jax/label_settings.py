@@ -132,7 +132,6 @@ def label_config() -> ConfigDict:
     config.suffix = ""  # put behind every file name: .jpg
     config.prefix = ""  # put before every file name
     config.match = ""  # path | name | stem: how images are found by their names; empty: auto
-    config.follow_links = False  # true: links in the image folder may lead out of it
     return config
 
 

@@ -55,6 +55,7 @@ def training_config(stage: str) -> ConfigDict:
     config.data = label_config()
     # Whether these are drawn data; found out. true: the embedded demo (impute: also without data).
     config.data.demo = config_dict.placeholder(bool)
+    config.data.follow_links = False  # true: links in the image folder may lead out of it
     config.data.image_size = config_dict.placeholder(tuple)  # (height, width)
     config.data.max_bad_fraction = 0.01  # rows and images that may be left out
     # A column of the labels file, or a file of two columns, file name and value:

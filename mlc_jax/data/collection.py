@@ -105,7 +105,7 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
             tuple(config.data.image_size),
             cache,
             advance,
-            follow_links=bool(config.data.get("follow_links")),
+            follow_links=config.data.follow_links,
         )
     quarantine = file.quarantine + tuple(
         Quarantined(table.filenames[item.place], int(table.rows[item.place]), item.reason)
@@ -116,6 +116,8 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         for item in images.rejected
         if "did you mean" in item.message
     }
+    for item in [item for item in images.rejected if item.reason == "outside_root"][:1]:
+        hints[table.filenames[item.place]] = item.message.rpartition("; ")[2]
     _check_budget(quarantine, hints, len(images), config.data.max_bad_fraction, journal)
     if images.several:
         journal.note(f"of several frames the first is taken: {_first(images.several)}")

@@ -52,12 +52,12 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
 
     Args:
       root: the image folder.
+      follow_links: whether links in it may lead out of it.
       files: the file names, one per record, and the place of each in the labels file.
       image_size: (height, width) to resize to.
       advance: called with the number of images done.
       rejected: takes the images that cannot be used.
       several: takes the names of files of several frames or pages.
-      follow_links: see `resolve_image`.
       kwargs: TFDS's own: config, data_dir.
     """
 
@@ -67,17 +67,17 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
         self,
         *,
         root: Path,
+        follow_links: bool,
         files: Sequence[tuple[int, str]],
         image_size: tuple[int, int],
         advance: Callable[[int], None],
         rejected: list[Rejected],
         several: list[str],
-        follow_links: bool,
         **kwargs: Any,
     ) -> None:
-        self._root, self._files, self._image_size = root, files, image_size
+        self._root, self._follow_links = root, follow_links
+        self._files, self._image_size = files, image_size
         self._advance, self._rejected, self._several = advance, rejected, several
-        self._follow_links = follow_links
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -106,9 +106,8 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder):
     def _prepare(self, file: tuple[int, str]) -> dict[str, Any] | Rejected:
         place, filename = file
         try:
-            image, frames = decode_first(
-                resolve_image(self._root, filename, follow_links=self._follow_links)
-            )
+            path = resolve_image(self._root, filename, follow_links=self._follow_links)
+            image, frames = decode_first(path)
         except ImageError as error:
             return Rejected(place, error.reason, str(error))
         if frames > 1:
@@ -252,12 +251,12 @@ def prepare_images(
         tfds.disable_progress_bar()
         builder = PreparedImages(
             root=root,
+            follow_links=follow_links,
             files=files,
             image_size=image_size,
             advance=advance,
             rejected=rejected,
             several=several,
-            follow_links=follow_links,
             config=PreparedConfig(name=key),
             data_dir=str(cache / "datasets"),
         )

@@ -19,12 +19,11 @@ class NamedFiles:
     Attributes:
       root: the folder that all of them lie below. Links are followed: each was meant as it is.
       names: relative to it.
-      follow_links: false; what links name is found beforehand.
     """
 
     root: Path
     names: tuple[str, ...]
-    follow_links: bool = False
+    follow_links: bool = True
 
     @staticmethod
     def of(paths: Sequence[str]) -> "NamedFiles":

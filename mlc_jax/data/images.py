@@ -41,8 +41,7 @@ def resolve_image(root: Path, filename: str, *, follow_links: bool = False) -> P
     Args:
       root: the image folder.
       filename: as the labels file gives it, relative to `root`, with "/" between folders.
-      follow_links: whether a link in the folder may lead out of it, as those that DVC, git-annex
-        and Hugging Face's cache make.
+      follow_links: whether links in `root` may lead out of it.
 
     Returns:
       An absolute path without links to a readable regular file, at most MAX_FILE_BYTES long.
@@ -70,8 +69,8 @@ def resolve_image(root: Path, filename: str, *, follow_links: bool = False) -> P
     if not follow_links and not path.is_relative_to(base):
         raise ImageError(
             "outside_root",
-            f"{name} leads out of {root}; copy the image into the folder, or allow such links: "
-            "--config.data.follow_links=true",
+            f"{name} is a link that leads out of {root}; if the links are yours, give "
+            "config.data.follow_links=true, else copy the image into the folder",
         )
     try:
         found = path.stat()

@@ -42,7 +42,7 @@ class Files(Protocol):
 
     @property
     def follow_links(self) -> bool:
-        """Whether links in the folder may lead out of it."""
+        """Whether links may lead out of it."""
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         """Row and file name."""
@@ -55,14 +55,15 @@ class Listing:
     Attributes:
       path: a folder, a list, or an image.
       root: the folder that no file may lie outside of; file names are relative to it.
-      follow_links: whether links in it may lead out of it.
-      passed_over: files met in the folder so far whose names are no images' names.
+      passed_over: files met in the folder so far whose names are no images' names; hidden files and
+        folders, and what macOS adds to archives (`__MACOSX`), count as one each.
+      follow_links: whether links may lead out of `root`.
     """
 
     path: Path
     root: Path
-    follow_links: bool = False
     passed_over: int = 0
+    follow_links: bool = False
 
     @property
     def is_folder(self) -> bool:
@@ -80,6 +81,10 @@ class Listing:
                 f"--workdir={workdir} lies in config.data.images={str(self.path)!r}, whose files "
                 "are read while others are written; choose another --workdir"
             )
+
+    def resolve(self, filename: str) -> Path:
+        """The path of one of the files. Raises ImageError, see `resolve_image`."""
+        return resolve_image(self.root, filename, follow_links=self.follow_links)
 
     def nothing_readable(self, left_out: int, quarantine: Path) -> ConfigError:
         """The error where none of the files is an image; `quarantine` names those left out."""
@@ -116,7 +121,10 @@ class Listing:
                 pending.pop()
                 continue
             name, is_folder, is_link = entry
-            if is_folder:
+            own = name.rpartition("/")[2]
+            if own.startswith(".") or own == "__MACOSX":
+                self.passed_over += 1
+            elif is_folder:
                 try:
                     pending.append(self._in_folder(f"{name}/"))
                 except OSError:
@@ -161,7 +169,7 @@ def list_images(images: str, root: str, follow_links: bool = False) -> Listing:
       images: a folder, which is walked with the folders in it; a .txt or .csv file with one path
         per line (of a .csv, the first field); or an image.
       root: the folder that the paths in a list are relative to; empty for that of the list.
-      follow_links: whether links in the folder may lead out of it.
+      follow_links: `config.data.follow_links`: whether links may lead out of the folder.
 
     Raises:
       ConfigError: nothing is there, or `root` is given without a list or is no folder.
@@ -176,7 +184,9 @@ def list_images(images: str, root: str, follow_links: bool = False) -> Listing:
         raise ConfigError(f"config.data.root={root!r} is for lists; leave it empty for {images!r}")
     if root and not Path(root).is_dir():
         raise ConfigError(f"config.data.root={root!r} is no folder")
-    return Listing(path, path if path.is_dir() else Path(root or path.parent), follow_links)
+    folder = path if path.is_dir() else Path(root or path.parent)
+    named = not path.is_dir() and not is_list(path)  # one image is meant as it is
+    return Listing(path, folder, follow_links=follow_links or named)
 
 
 @dataclass(frozen=True)
@@ -226,9 +236,8 @@ def _decoded(listing: Files, image_size: tuple[int, int], ahead: int) -> Iterato
 
     def decode(row: int, filename: str) -> Decoded:
         try:
-            image = decode_image(
-                resolve_image(listing.root, filename, follow_links=listing.follow_links)
-            )
+            path = resolve_image(listing.root, filename, follow_links=listing.follow_links)
+            image = decode_image(path)
         except ImageError as error:
             return Quarantined(filename, row, error.reason)
         return row, filename, resize_image(image, image_size)

@@ -4,12 +4,17 @@ import contextlib
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 PARTIAL = ".partial"
+_TOKEN_BYTES = 4
+_OURS = re.compile(rf"\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}{re.escape(PARTIAL)}(\.[^.]*)?$")
+_LONGEST_NAME = 255  # bytes of a file's name, on the file systems of Linux
+_LONGEST_SUFFIX = 32
 
 
 @contextlib.contextmanager
@@ -21,7 +26,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{PARTIAL}{target.suffix}")
+    temporary = target.with_name(_partial_name(target))
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -34,10 +39,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _partial_name(target: Path) -> str:
+    """A name for the sibling of `target`; of a long name as much as a file system takes."""
+    suffix = target.suffix if len(os.fsencode(target.suffix)) <= _LONGEST_SUFFIX else ""
+    end = f".{secrets.token_hex(_TOKEN_BYTES)}{PARTIAL}{suffix}"
+    stem = os.fsencode(target.stem)[: _LONGEST_NAME - 1 - len(os.fsencode(end))]
+    return f".{stem.decode(errors='ignore')}{end}"
+
+
 def remove_partial(folder: Path) -> None:
     """Removes what killed writers left in `folder`, where the caller knows that none is at work."""
     for left in folder.glob(f".*{PARTIAL}*"):
-        left.unlink(missing_ok=True)
+        if _OURS.search(left.name):  # not any other hidden file of such a name
+            left.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:

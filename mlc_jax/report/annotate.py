@@ -73,7 +73,7 @@ def write_labels_on(
     height, width = image.shape[:2]
     order = np.lexsort((-probabilities, ~given))
     lines = [
-        (f"{'■' if given[at] else '□'} {names[at]} {probabilities[at]:.0%}", bool(given[at]))
+        (f"{'■' if given[at] else '□'} {one_line(names[at])} {probabilities[at]:.0%}", given[at])
         for at in order
     ]
     size = _font_size(lines, height, width)
@@ -92,6 +92,11 @@ def write_labels_on(
         draw.text((margin, middle), text, _GIVEN if bold else _NOT_GIVEN, font, anchor="lm")
     over = Image.alpha_composite(Image.fromarray(image).convert("RGBA"), panel)
     return np.array(over.convert("RGB"))
+
+
+def one_line(name: str) -> str:
+    """A name without line breaks and other signs that have no shape."""
+    return " ".join("".join(s if s.isprintable() else " " for s in name).split())
 
 
 def _font_size(lines: Sequence[tuple[str, bool]], height: int, width: int) -> int:

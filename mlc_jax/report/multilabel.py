@@ -169,8 +169,8 @@ def _samples(run: FinishedRun, scores: SplitScores, folder: Path) -> tuple[Part,
     images = Path(run.summary["data"]["image_folder"])
     if not images.is_dir():
         return (Text(f"The image folder {images} is gone, so there are no pictures to show."),)
+    follow_links = bool(run.summary["config"]["data"].get("follow_links"))
     parts: list[Part] = []
-    follow_links = bool(run.summary["config"]["data"].get("follow_links"))  # older runs lack it
     for right, name, caption in ((True, "right", _RIGHT_CAPTION), (False, "wrong", _WRONG_CAPTION)):
         samples = readable(ranked_samples(scores, right=right), images, follow_links)
         if samples:

@@ -1,14 +1,17 @@
 """The report of a finished run: plots, and one page that opens without a network."""
 
 import base64
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mlc_jax.errors import WorkdirError
-from mlc_jax.files.atomic import write_text
+from mlc_jax.files.atomic import write_json, write_text
+from mlc_jax.journal import Journal
 from mlc_jax.report.compare import compare_page
 from mlc_jax.report.explain import explain_page
 from mlc_jax.report.impute import impute_page
@@ -54,6 +57,26 @@ def write_report(workdir: Path) -> Path:
     report = workdir / "report.html"
     write_text(report, render(page))
     return report
+
+
+def report_beside(summary: dict[str, Any], workdir: Path, journal: Journal) -> None:
+    """Writes the report of a run whose results are on the disk, which stay whatever becomes of it.
+
+    Args:
+      summary: what summary.json holds; its warnings are the journal's.
+      workdir: of the finished run.
+      journal: warned where the report cannot be written, in summary.json as well.
+    """
+    try:
+        write_report(workdir)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        journal.warn(
+            f"report.html cannot be written ({type(error).__name__}: {reason}); the results are "
+            "whole, and the same command writes it"
+        )
+        with contextlib.suppress(OSError):  # what keeps the report off the disk may keep this too
+            write_json(workdir / "summary.json", summary | {"warnings": journal.warnings})
 
 
 def render(page: Page) -> str:

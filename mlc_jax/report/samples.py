@@ -86,8 +86,8 @@ def readable(
 
     Args:
       samples: as `ranked_samples` yields them.
-      folder: the image folder; no file outside it is opened, but by links where they may be.
-      follow_links: whether they may.
+      folder: the image folder.
+      follow_links: whether links in it may lead out of it; else no file outside it is opened.
     """
     found: list[tuple[Sample, np.ndarray]] = []
     for sample in samples:

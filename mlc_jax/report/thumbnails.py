@@ -48,7 +48,6 @@ def fitting_thumbnails(
     side: int,
     budget: int,
     advance: Callable[[int], None],
-    *,
     follow_links: bool = False,
 ) -> dict[str, Thumbnail]:
     """Thumbnails of pictures, as large as fit together, from the first on.
@@ -57,17 +56,17 @@ def fitting_thumbnails(
     SMALLEST. Should even these not fit, the last pictures get none.
 
     Args:
-      folder: the image folder; no file outside it is opened.
+      folder: the image folder.
       filenames: distinct, most wanted first.
       side: the most pixels of the longer side.
       budget: bytes of all together, in base64.
       advance: called with the number of pictures done.
-      follow_links: whether links in the folder may lead out of it.
+      follow_links: whether links in the folder may lead out of it; else no file outside is opened.
 
     Raises:
       ImageError: a picture cannot be read.
     """
-    paths = [resolve_image(folder, name, follow_links=follow_links) for name in filenames]
+    paths = [resolve_image(folder, filename, follow_links=follow_links) for filename in filenames]
     sample = paths[:: max(1, len(paths) // _SAMPLE)]
     while side > SMALLEST:
         mean = sum(_base64_length(thumbnail(path, side).jpeg) for path in sample) / len(sample)

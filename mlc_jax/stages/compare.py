@@ -26,7 +26,7 @@ from mlc_jax.files.atomic import replacing, write_json
 from mlc_jax.files.workdir import changes, claim, owned
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
-from mlc_jax.report.page import write_report
+from mlc_jax.report.page import report_beside
 from mlc_jax.report.terminal import show
 from mlc_jax.settings import cache_folder, resolve
 from mlc_jax.training.completion import deal_out
@@ -97,7 +97,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         }
         summary["data"] |= group_record(groups, collection)
         write_json(workdir / "summary.json", summary)
-        write_report(workdir)
+        report_beside(summary, workdir, journal)
         show(summary, workdir, journal)
         return summary
 

@@ -115,7 +115,7 @@ def evaluate_classifier(config: ConfigDict, source: Run, journal: Journal) -> Ev
     own = not config.data.labels
     if not own:
         data.data.labels, data.data.images = config.data.labels, config.data.images
-        data.data.demo = False
+        data.data.follow_links, data.data.demo = config.data.follow_links, False
     elif data.data.images:
         data.data.images = str(image_folder_of(source))
     collection = open_collection(data, cache_folder(), journal)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from mlc_jax.assess.faithfulness import BEATS_CHANCE, Curves
 from mlc_jax.data.delimited import csv_line, shown
-from mlc_jax.data.images import decode_image, resolve_image
+from mlc_jax.data.images import decode_image
 from mlc_jax.data.labels import Quarantined, write_quarantine
 from mlc_jax.data.pixels import resize_image
 from mlc_jax.data.stream import Listing, list_images, stream_images
@@ -26,7 +26,7 @@ from mlc_jax.files.runs import open_run
 from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
 from mlc_jax.report.overlays import overlay, write_picture
-from mlc_jax.report.page import write_report
+from mlc_jax.report.page import report_beside
 from mlc_jax.report.terminal import show
 from mlc_jax.training.explainer import METHODS, Explained, Explainer
 from mlc_jax.training.provenance import describe_circumstances
@@ -94,7 +94,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         write_text(workdir / "explanations.csv", "".join([f"{COLUMNS}\n", *lines]))
         say(config, made, refused, journal)
         summary = results.finish(describe(config, trained, made, refused, journal))
-        write_report(workdir)
+        report_beside(summary, workdir, journal)
         results.record()  # the report's plots as well
         show(summary, workdir, journal)
         return summary
@@ -174,9 +174,7 @@ def draw(
     """
     try:
         # In its own proportions, which the classifier's view of it has lost.
-        picture = decode_image(
-            resolve_image(listing.root, explained.filename, follow_links=listing.follow_links)
-        )
+        picture = decode_image(listing.resolve(explained.filename))
     except ImageError:
         picture = image
     scale = PICTURE / max(picture.shape[:2])

@@ -36,7 +36,7 @@ from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.processes import agreed, check_alike, leave_to_leader
 from mlc_jax.report import numbers
-from mlc_jax.report.page import write_report
+from mlc_jax.report.page import report_beside
 from mlc_jax.report.terminal import show
 from mlc_jax.settings import cache_folder, resolve
 from mlc_jax.training.checkpoint import Checkpoints
@@ -93,7 +93,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         if finished is not None:
             journal.note(f"{workdir} holds this run, finished; nothing to do")
             if not (workdir / "report.html").exists():
-                write_report(workdir)
+                report_beside(finished, workdir, journal)
             show(finished, workdir, journal)
             return finished
         table = collection.table
@@ -183,7 +183,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         summary["data"] |= group_record(found, collection)
         # The summary marks the run as finished, so it comes after every file but the report.
         write_json(workdir / "summary.json", summary)
-        write_report(workdir)
+        report_beside(summary, workdir, journal)
         show(summary, workdir, journal)
         return summary
 
@@ -346,7 +346,7 @@ def fit_classifier(
         f"under {config.parallel}"
     )
     checkpoints = Checkpoints(workdir / "checkpoints", run_inputs(config, collection, backbone))
-    writer = MetricsWriter(workdir)
+    writer = MetricsWriter(workdir, journal.warn)
     try:
         with journal.phase("train classifier", config.epochs, "epochs") as advance:
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from mlc_jax import __version__
 from mlc_jax.data.delimited import csv_line, shown
-from mlc_jax.data.images import decode_image, resolve_image
+from mlc_jax.data.images import decode_image
 from mlc_jax.data.labels import Quarantined
 from mlc_jax.data.stream import ImageBatch, Listing, list_images, stream_images
 from mlc_jax.errors import ConfigError, ImageError
@@ -44,6 +44,7 @@ class Tally:
       first_left_out: the first few of the latter.
       given: int64 [L], images that got each label.
       probability_sum: float64 [L].
+      not_annotated, first_not_annotated: pictures that could not be written, and why the first.
     """
 
     given: np.ndarray
@@ -51,6 +52,8 @@ class Tally:
     predicted: int = 0
     left_out: int = 0
     first_left_out: list[Quarantined] = field(default_factory=list)
+    not_annotated: int = 0
+    first_not_annotated: str = ""
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -82,6 +85,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         )
         results.replace(journal.note)
 
+        pictures = workdir / "annotated"
         tally = Tally(np.zeros(len(trained.names), np.int64), np.zeros(len(trained.names)))
         with (
             journal.phase("predict", 0, "images") as advance,
@@ -93,7 +97,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 for item in write_batch(predictions, trained, batch, probabilities, tally):
                     quarantine.write(csv_line([item.filename, str(item.row), item.reason]))
                 if config.annotate and probabilities is not None:
-                    annotate(workdir / "annotated", listing, trained, batch, probabilities, journal)
+                    annotate(pictures, listing, trained, batch, probabilities, tally, journal)
                 advance(len(batch.filenames) + len(batch.refused))
         say(tally, listing, journal)
         if not tally.predicted:
@@ -170,26 +174,30 @@ def annotate(
     trained: TrainedRun,
     batch: ImageBatch,
     probabilities: np.ndarray,
+    tally: Tally,
     journal: Journal,
 ) -> None:
     """Writes the pictures of a batch, in their own size, with their labels on them.
 
-    Raises:
-      WorkdirError: a picture cannot be written.
+    A picture that cannot be drawn or written is counted, and ends nothing.
     """
     for filename, own in zip(batch.filenames, probabilities, strict=True):
         if np.isnan(own).any():
             continue
         try:
             # Decoded again: the stream keeps no picture in its own size, which may be large.
-            picture = decode_image(
-                resolve_image(listing.root, filename, follow_links=listing.follow_links)
-            )
+            picture = decode_image(listing.resolve(filename))
         except ImageError as error:
             journal.warn(f"{shown(filename)} changed while it was read: {error}")
             continue
         given = own > trained.classifier.threshold
-        write_annotated(folder / filename, picture, trained.names, own, given)
+        try:
+            write_annotated(folder / filename, picture, trained.names, own, given)
+        except Exception as error:  # of the font, the encoder or the disk
+            tally.not_annotated += 1
+            tally.first_not_annotated = tally.first_not_annotated or (
+                f"{shown(filename)}: {' '.join(str(error).split())}"
+            )
 
 
 def say(tally: Tally, listing: Listing, journal: Journal) -> None:
@@ -202,6 +210,11 @@ def say(tally: Tally, listing: Listing, journal: Journal) -> None:
         journal.warn(
             f"{tally.left_out} of {tally.left_out + tally.predicted} images cannot be read: {first}"
             f"{f' and {more} more' if more else ''}; see quarantine.csv"
+        )
+    if tally.not_annotated:
+        journal.warn(
+            f"{tally.not_annotated} pictures are not in annotated/ ({tally.first_not_annotated}); "
+            "predictions.csv has all predictions"
         )
     if listing.passed_over:
         journal.note(f"{listing.passed_over} files passed over: their names are no images' names")

@@ -333,14 +333,10 @@ def draw_pictures(
     room = 10**6 * config.review.max_megabytes - CELL_BYTES * len(chosen)
     room -= sum(5 * grid.size for grid in heat.values())
     folder = image_folder_of(source.run)
+    follow_links = bool(source.run.summary["config"]["data"].get("follow_links"))
     with journal.phase("draw thumbnails", len(wanted), "images") as advance:
         return fitting_thumbnails(
-            folder,
-            list(wanted),
-            config.review.thumbnail,
-            room,
-            advance,
-            follow_links=bool(source.run.inputs["config"]["data"].get("follow_links")),
+            folder, list(wanted), config.review.thumbnail, room, advance, follow_links
         )
 
 

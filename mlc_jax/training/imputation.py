@@ -71,7 +71,7 @@ def impute_collection(
         f"{config.parallel}"
     )
     inputs = run_inputs(config, collection, backbone)
-    writer = MetricsWriter(workdir)
+    writer = MetricsWriter(workdir, journal.warn)
     most = config.epochs * (config.impute.rounds + 1)
     try:
         with journal.phase("train heads", most, "epochs") as advance:

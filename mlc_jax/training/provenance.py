@@ -65,6 +65,7 @@ def without_paths(config: ConfigDict) -> dict[str, Any]:
         del keys[group][key]
     for key in ("accept_changes", "dry_run"):
         keys.pop(key, None)
+    keys["data"].pop("follow_links", None)  # contents count, wherever they lie
     return keys
 
 

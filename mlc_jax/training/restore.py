@@ -193,6 +193,7 @@ def run_config(run: Run, weights: str = "") -> ConfigDict:
     config.backbone.weights = weights or ("random" if random else run.weights_source)
     # Not among the inputs, since they decide no result.
     config.accept_changes, config.dry_run = False, False
+    config.data.follow_links = bool(run.summary["config"]["data"].get("follow_links"))
     return config
 
 

@@ -503,3 +503,15 @@ def test_real_images_agree_with_pillow():
         oracle = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
         found = decode_image(resolve_image(path.parent, path.name))
         np.testing.assert_array_equal(found, np.asarray(oracle))
+
+
+def test_a_link_that_leads_out_names_the_key_that_allows_it(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "x.jpg").write_bytes(encoded(smooth(), "JPEG"))
+    (root / "link.jpg").symlink_to(tmp_path / "x.jpg")
+    with pytest.raises(ImageError, match=r"config\.data\.follow_links=true"):
+        resolve_image(root, "link.jpg")
+    assert resolve_image(root, "link.jpg", follow_links=True) == tmp_path / "x.jpg"
+    with pytest.raises(ImageError, match=r'holds "\.\."'):
+        resolve_image(root, "../x.jpg", follow_links=True)

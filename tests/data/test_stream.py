@@ -8,7 +8,7 @@ from PIL import Image
 
 from mlc_jax.data.images import decode_image
 from mlc_jax.data.pixels import resize_image
-from mlc_jax.data.stream import list_images, stream_images
+from mlc_jax.data.stream import ImageBatch, list_images, stream_images
 from mlc_jax.errors import ConfigError
 from tests.image_folders import SIZE, image_folder
 from tests.memory import held_at_the_end, many_links
@@ -73,3 +73,30 @@ def test_a_consumer_that_stops_early_is_not_read_for(tmp_path: Path) -> None:
     next(stream)
     stream.close()
     assert listing.passed_over == 0
+
+
+def test_hidden_files_and_what_macos_adds_are_passed_over(tmp_path: Path) -> None:
+    names = ("a.jpg", "._a.jpg", ".thumbnails/b.jpg", "__MACOSX/._a.jpg", "sub/.c.jpg", "sub/d.jpg")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    listing = list_images(str(tmp_path), "")
+    assert [name for _, name in listing] == ["a.jpg", "sub/d.jpg"]
+    assert listing.passed_over == 4
+
+
+def test_links_out_of_the_folder_are_followed_where_that_is_allowed(tmp_path: Path) -> None:
+    """As Hugging Face's cache, DVC and git-annex lay them out."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "store" / "blob.jpg")
+    (tmp_path / "images" / "a.jpg").symlink_to(tmp_path / "store" / "blob.jpg")
+
+    def read(name: str, allowed: bool = False) -> ImageBatch:
+        (batch,) = stream_images(list_images(str(tmp_path / name), "", allowed), (8, 8), 4)
+        return batch
+
+    (refused,) = read("images").refused
+    assert refused.reason == "outside_root"
+    assert read("images", allowed=True).filenames == ("a.jpg",)
+    assert read("images/a.jpg").filenames == ("a.jpg",)  # named, and meant as it is

@@ -20,7 +20,7 @@ from mlc_jax.data import demo as data_demo
 from mlc_jax.data.dataset import ImageSet, prepare_images
 from mlc_jax.data.demo import draw_demo
 from mlc_jax.errors import WorkdirError
-from mlc_jax.files.atomic import replacing, write_bytes, write_json, write_text
+from mlc_jax.files.atomic import remove_partial, replacing, write_bytes, write_json, write_text
 from mlc_jax.files.digest import digest_arrays, digest_bytes, digest_file, digest_json
 from mlc_jax.files.lock import exclusive, shared
 from mlc_jax.files.workdir import claim, owned
@@ -321,3 +321,15 @@ def test_a_finished_cache_is_read_without_a_lock(
     again = prepare()
     assert again.digests == made.digests
     np.testing.assert_array_equal(again[0], made[0])
+
+
+@pytest.mark.parametrize("name", ["a" * 250, "ü" * 125, "a" * 246 + ".png", "a." + "b" * 250])
+def test_a_name_as_long_as_a_file_system_takes_is_written(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path / name, "content")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_text("content")
+    temporary.touch()  # as a killed writer leaves it
+    (tmp_path / ".mine.partial").touch()
+    remove_partial(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {name, ".mine.partial"}

@@ -47,3 +47,8 @@ def test_what_has_no_room_is_counted_in_the_last_line() -> None:
 def test_letters_beyond_english_have_shapes_of_their_own() -> None:
     words = ("Größe", "Gr¨¨e", "рубашка", "χρώμα")
     assert len({written([word], [True]).tobytes() for word in words}) == len(words)
+
+
+def test_line_breaks_and_other_signs_without_a_shape_are_no_hindrance() -> None:
+    made = written(["red\nlight", "a\tb\x07", "\n"], [True, True, False])
+    np.testing.assert_array_equal(made, written(["red light", "a b", ""], [True, True, False]))

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,21 @@ from configs.multilabel import get_config as multilabel_config
 from configs.predict import get_config as predict_config
 from configs.review import get_config as review_config
 from mlc_jax import api
+from mlc_jax.data.collection import open_collection
 from mlc_jax.errors import CheckpointError, ConfigError, LabelsError, WorkdirError
+from mlc_jax.files.runs import open_run
 from mlc_jax.journal import Journal
 from mlc_jax.main import default_workdir
-from mlc_jax.settings import DEMO
-from mlc_jax.stages import evaluate, explain, export, multilabel, predict, review
+from mlc_jax.models.backbones import load_backbone
+from mlc_jax.models.weights import write_weights
+from mlc_jax.report import page
+from mlc_jax.report.annotate import write_annotated
+from mlc_jax.report.page import write_report
+from mlc_jax.report.terminal import show
+from mlc_jax.settings import DEMO, cache_folder, resolve
+from mlc_jax.stages import evaluate, explain, export, impute, multilabel, predict, review
+from mlc_jax.training.feeds import load_configured
+from mlc_jax.training.restore import open_classifier, run_config
 from tests.stages.conftest import Configure, Trained
 
 Job = tuple[Callable[[], ConfigDict], Callable[[ConfigDict, Path], dict[str, Any]]]
@@ -219,11 +230,6 @@ def test_the_demo_is_named_in_title_terminal_and_summary(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from mlc_jax.data.collection import open_collection
-    from mlc_jax.report.page import write_report
-    from mlc_jax.report.terminal import show
-    from mlc_jax.settings import cache_folder, resolve
-
     journal = Journal()
     config = configure(data__demo=True)
     open_collection(resolve(config, journal.note), cache_folder(), journal)
@@ -239,3 +245,76 @@ def test_the_demo_is_named_in_title_terminal_and_summary(
     capsys.readouterr()
     show(summary, run, Journal())
     assert capsys.readouterr().out.count("DEMO: ") == 2
+
+
+def test_a_report_that_cannot_be_written_leaves_the_results_and_is_said(
+    finished: tuple[Path, dict[str, Any]],
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    (run / "report.html").unlink()
+    kept = (run / "labels.csv").read_bytes()
+
+    def broken(workdir: Path) -> Path:
+        raise RuntimeError("raqm_layout() failed.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(page, "write_report", broken)
+        made = impute.run(configure(), run)
+    assert (run / "labels.csv").read_bytes() == kept
+    stored = json.loads((run / "summary.json").read_text())
+    assert stored["labels"] == made["labels"]
+    (warning,) = [text for text in stored["warnings"] if "report.html cannot be written" in text]
+    assert "raqm_layout" in warning
+    impute.run(configure(), run)
+    assert (run / "report.html").exists()
+
+
+def test_a_picture_that_cannot_be_annotated_leaves_the_predictions_and_is_said(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = tmp_path / "some"
+    some.mkdir()
+    for number, source in enumerate(sorted(trained.images.iterdir())[:3]):
+        shutil.copy(source, some / f"{number}{'x' * 245 * (number == 2)}.jpg")
+
+    def fails(path: Path, *arguments: Any) -> None:
+        if path.name.startswith("1"):
+            raise RuntimeError("raqm_layout() failed.")
+        write_annotated(path, *arguments)
+
+    monkeypatch.setattr(predict, "write_annotated", fails)
+    config = reading("predict", trained.workdir, some)
+    config.annotate = True
+    made = predict.run(config, tmp_path / "out")
+    assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 1 + 3
+    assert len(list((tmp_path / "out" / "annotated").iterdir())) == 2
+    (warning,) = [warning for warning in made["warnings"] if "annotated/" in warning]
+    assert "1 pictures are not in annotated/ ('1.jpg': raqm_layout() failed.)" in warning
+
+
+def test_weights_that_moved_are_named_and_checked_by_their_digest(
+    trained: Trained, tmp_path: Path
+) -> None:
+    backbone = load_backbone("mobilenet_v2", "random", fold=False)
+    weights = tmp_path / "w.safetensors"
+    write_weights(weights, backbone.name, backbone.params, backbone.preprocess)
+    run = tmp_path / "run"
+    shutil.copytree(trained.workdir, run)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["paths"]["weights"], summary["backbone"]["random"] = "/gone/w.safetensors", False
+    (run / "summary.json").write_text(json.dumps(summary))
+    made = open_run(run)
+    with pytest.raises(CheckpointError, match=r"/gone/w.*config\.backbone\.weights"):
+        open_classifier(made, Journal())
+    # The run's own were drawn, and a file has a digest of its own.
+    digest = load_configured(run_config(made, str(weights)), str(weights)).digest
+    with pytest.raises(CheckpointError, match="was trained on other weights"):
+        open_classifier(made, Journal(), str(weights))
+    # Past the check of the weights: the checkpoint vouches for the digest in run.json.
+    changed = replace(made, weights=digest, inputs=made.inputs | {"weights": digest})
+    with pytest.raises(CheckpointError, match="was made from other inputs"):
+        open_classifier(changed, Journal(), str(weights))

@@ -1,5 +1,6 @@
 """A cross-fit over features that are drawn, not extracted: seconds, and its truth is known."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def fitted(
     heads = make_heads(values, labels, rotations(fold_of, int(fold_of.max()) + 1), ratio)
     devices = Devices("jit", jax.local_devices()[:1])
     workdir.mkdir(exist_ok=True)
-    writer = MetricsWriter(workdir)
+    writer = MetricsWriter(workdir, warnings.warn)
     checkpoints = Checkpoints(workdir / "checkpoints", {"keys": config.to_json()})
 
     def told(figures: EpochFigures) -> None:

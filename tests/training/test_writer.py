@@ -12,7 +12,7 @@ EPOCHS = (0, 1, 2, 10, 11, 12, 20)
 
 
 def written(workdir: Path, epochs: tuple[int, ...]) -> bytes:
-    writer = MetricsWriter(workdir)
+    writer = MetricsWriter(workdir, pytest.fail)
     try:
         for epoch in epochs:
             writer.write(epoch, {"round": epoch // 10, "loss": 1 / (1 + epoch)})
@@ -37,8 +37,20 @@ def test_lines_behind_the_restored_epoch_are_cut(
 
 
 def test_a_figure_that_is_not_a_number_is_null(tmp_path: Path) -> None:
-    writer = MetricsWriter(tmp_path)
+    writer = MetricsWriter(tmp_path, pytest.fail)
     writer.write(0, {"auc": float("nan"), "of": {"label": float("inf")}})
     writer.close()
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line) == {"epoch": 0, "auc": None, "of": {"label": None}}
+
+
+def test_without_tensorboard_the_lines_are_written_and_it_is_said_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "tensorboard").write_text("a file where the folder should be")
+    writer = MetricsWriter(tmp_path, said.append)
+    for epoch in range(3):
+        writer.write(epoch, {"loss": 0.5})
+    writer.close()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+    (warning,) = said
+    assert "TensorBoard's files cannot be written" in warning
