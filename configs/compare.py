@@ -24,6 +24,8 @@ def get_config() -> ConfigDict:
     config.impute.method = "crossfit"
     config.impute.threshold = config_dict.placeholder(str)
     config.impute.max_error = 0.02  # of the accepted cells, in an audit
+    config.impute.max_error_of = "pooled"  # pooled: of all labels together | label: of each
+    config.impute.unlearnable = "majority"  # majority | matched | blank, see configs/impute.py
     config.impute.rounds = config_dict.placeholder(int)
     config.impute.deals = 1
     config.compare = ConfigDict()

@@ -24,8 +24,12 @@ def get_config() -> ConfigDict:
     # matched: as many cells come out positive as the calibrated probabilities imply; or a number,
     # or fixed f1 g_mean youden recall cost.
     config.impute.threshold = config_dict.placeholder(str)
-    # Of the accepted cells of all labels together; what cannot keep this stays blank. 1 fills all.
+    # Of the accepted blanks; what cannot keep this stays blank. 1 fills all.
     config.impute.max_error = 1.0
+    config.impute.max_error_of = "pooled"  # pooled: of all labels together | label: of each
+    # What a label that cannot be learned is filled with, never accepted unless max_error covers it.
+    # majority: its commoner value | matched: what the threshold makes of it | blank: nothing.
+    config.impute.unlearnable = "majority"
     # Of self-training, each kept for a label only if it helps out of fold.
     config.impute.rounds = config_dict.placeholder(int)
     config.impute.deals = 1  # times the images are dealt into folds; more make an ensemble

@@ -41,6 +41,8 @@ _HOME = re.compile(r"~[^/]*(/|$)")
 ROWS = ("default", "full", "training", "filling", "backbones")
 DEMO = "DEMO: drawn pictures, not photographs"  # begins what every job says on the demo
 METHODS = ("crossfit", "notebook")
+ERROR_SCOPES = ("pooled", "label")
+UNLEARNABLE = ("majority", "matched", "blank")
 THRESHOLDS = ("fixed", "matched", "f1", "g_mean", "youden", "recall", "cost")
 
 
@@ -332,6 +334,14 @@ def _check(config: ConfigDict) -> None:
                 threshold in THRESHOLDS or _is_share(threshold),
             ),
             "impute.max_error": ("a share above 0 and at most 1", 0 < config.impute.max_error <= 1),
+            "impute.max_error_of": (
+                f"one of {', '.join(ERROR_SCOPES)}",
+                config.impute.max_error_of in ERROR_SCOPES,
+            ),
+            "impute.unlearnable": (
+                f"one of {', '.join(UNLEARNABLE)}",
+                config.impute.unlearnable in UNLEARNABLE,
+            ),
             "impute.rounds": ("0 to 20", 0 <= config.impute.rounds <= 20),
             "impute.deals": ("1 to 50", 1 <= config.impute.deals <= 50),
         }

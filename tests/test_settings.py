@@ -184,6 +184,8 @@ BAD: list[tuple[str, list[Any]]] = [
     ("impute.method", ["notebooks", ""]),
     ("impute.threshold", ["1.5", "-0.1", "nan", "best", ""]),
     ("impute.max_error", [0.0, -0.1, 1.1, NAN]),
+    ("impute.max_error_of", ["", "cell", "labels"]),
+    ("impute.unlearnable", ["", "minority", "none"]),
     ("impute.rounds", [-1, 21]),
     ("impute.deals", [0, 51]),
 ]

@@ -1,8 +1,17 @@
 """Which filled cells to accept so that their error stays below a promise, and which to leave blank.
 
 A filled cell's confidence is the probability of the value it got. Known cells, judged out of fold,
-say how often cells of a given confidence are wrong; a binomial upper bound turns their count into a
-promise (selective classification: Geifman and El-Yaniv, 2017).
+say how often cells of a given confidence are wrong; an upper bound turns their count into a promise
+(selective classification: Geifman and El-Yaniv, 2017).
+
+The promise is about blanks, and labels are not blank equally often: where a label that is hard to
+learn has more blanks than others, its errors weigh more among the blanks than among known cells. So
+a known cell weighs as many blanks as its label has for each known one. And cells of one group and
+label are taken to be wrong together: the unit is the group, not the cell.
+
+A bound of 2 % is one of the error that is to be expected. Of a small number of blanks more may turn
+out wrong by chance: with the bound kept exactly, the share of one table exceeds it in a quarter to
+a third of draws.
 """
 
 import math
@@ -18,6 +27,42 @@ _STEP = 0.01
 
 
 @dataclass(frozen=True)
+class KnownCells:
+    """Cells that people gave, judged out of fold, in any order.
+
+    Attributes:
+      confidence: float64 [K] in [0, 1], of the value that the cell would have got.
+      wrong: bool [K], whether that differs from what a person gave.
+      label: int [K], the column of each.
+      group: int [K], equal for images that go together.
+    """
+
+    confidence: np.ndarray
+    wrong: np.ndarray
+    label: np.ndarray
+    group: np.ndarray
+
+    def where(self, chosen: np.ndarray) -> "KnownCells":
+        """Those of them for which bool [K] is true."""
+        parts = (self.confidence, self.wrong, self.label, self.group)
+        return KnownCells(*(part[chosen] for part in parts))
+
+
+@dataclass(frozen=True)
+class ErrorBound:
+    """How often known cells are wrong.
+
+    Attributes:
+      errors, count: how many are wrong and how many there are.
+      bound: upper bound of their error at `LEVEL`; 1 without cells.
+    """
+
+    errors: int
+    count: int
+    bound: float
+
+
+@dataclass(frozen=True)
 class Acceptance:
     """A rule: accept a filled cell whose confidence is at least `cut`.
 
@@ -25,7 +70,7 @@ class Acceptance:
       cut: in [0, 1]; infinity where no cell can be accepted, 0 where all can.
       coverage: share of the known cells that the rule would accept.
       errors, count: of those cells, how many are wrong and how many there are.
-      bound: upper bound of their error; NaN where none is accepted.
+      bound: upper bound of the error of the accepted blanks; NaN where none is accepted.
       reason: for people.
     """
 
@@ -58,7 +103,42 @@ def upper_bound(
     return bound
 
 
-def accept_up_to(confidence: np.ndarray, wrong: np.ndarray, max_error: float) -> Acceptance:
+def weighted_upper_bound(cells: KnownCells, weights: np.ndarray, level: float = LEVEL) -> float:
+    """One-sided upper bound of the mean of `cells.wrong` under weights.
+
+    The gamma interval of Fay and Feuer (Statistics in Medicine 16:791, 1997) for standardised
+    rates, with the beta distribution in the place of the gamma, so that with equal weights and
+    groups of one it is that of Clopper and Pearson: with y the weighted sum of errors, v the sum
+    of squares of what each group adds to it, and m the weight of one further error, the errors
+    count as (y + m)² / (v + m²) and the cells as their weight over (v + m²) / (y + m). For m stands
+    the size-weighted mean over groups and labels (after Tiwari, Clegg and Zou, 2006).
+
+    Args:
+      cells: K of them.
+      weights: float64 [K], not negative.
+      level: in (0, 1).
+    """
+    if not weights.any():
+        return 1.0
+    group = np.unique(cells.group, return_inverse=True)[1]
+    events = np.bincount(group, weights * cells.wrong)
+    errors, squares = float(events.sum()), float(np.dot(events, events))
+    further = _further_error(cells, weights)
+    size = (squares + further**2) / (errors + further)
+    counted = (errors + further) ** 2 / (squares + further**2)
+    rest = float(weights.sum()) / size - counted + 1
+    return float(betaincinv(counted, rest, level)) if rest > 0 else 1.0
+
+
+def _further_error(cells: KnownCells, weights: np.ndarray) -> float:
+    """The weight of one further error: cells of one group and label are wrong together."""
+    labels = int(cells.label.max()) + 1
+    units = np.unique(cells.group.astype(np.int64) * labels + cells.label, return_inverse=True)[1]
+    sums = np.bincount(units, weights)
+    return float(np.dot(sums, sums) / sums.sum())
+
+
+def accept_up_to(known: KnownCells, blanks: np.ndarray, max_error: float) -> Acceptance:
     """The widest rule whose promise holds, found on known cells.
 
     Cuts are tried in an order that is fixed before the errors are looked at, from the most
@@ -69,43 +149,62 @@ def accept_up_to(confidence: np.ndarray, wrong: np.ndarray, max_error: float) ->
     of `max_error` with half the errors that it allows, since fewer prove nothing.
 
     Args:
-      confidence: float64 [K] in [0, 1], of known cells, out of fold.
-      wrong: bool [K], whether the value that the cell would have got differs from what a person
-        gave.
+      known: of all labels that share the promise.
+      blanks: int [L], how many blanks each label has; where there are none at all, known cells of
+        all labels count alike.
       max_error: the promise, in [0, 1]; 1 accepts everything.
     """
-    total = confidence.size
+    total = known.confidence.size
     if max_error >= 1:
-        return Acceptance(0.0, 1.0, int(wrong.sum()), total, float("nan"), "every cell is accepted")
-    order = np.argsort(-confidence, kind="stable")
-    sorted_confidence = confidence[order]
-    errors = np.append(0, np.cumsum(wrong[order]))
+        errors = int(known.wrong.sum())
+        return Acceptance(0.0, 1.0, errors, total, float("nan"), "every cell is accepted")
+    weights = _weights(known, blanks)
+    sorted_confidence = np.sort(known.confidence)[::-1]
     best = None
-    for count in _trials(total, max_error):
+    for count in _trials(known, weights, max_error):
         # Equal confidences fall on one side of a cut.
         cut = sorted_confidence[count - 1]
-        taken = int(np.searchsorted(-sorted_confidence, -cut, side="right"))
-        bound = float(upper_bound(errors[taken], taken))
+        chosen = known.confidence >= cut
+        taken = known.where(chosen)
+        bound = weighted_upper_bound(taken, weights[chosen])
         if bound > max_error:
             break
-        best = float(cut), taken, int(errors[taken]), bound
+        best = float(cut), taken, bound
     if best is None:
         return Acceptance(
             math.inf, 0.0, 0, 0, float("nan"), f"no group of cells has an error below {max_error:g}"
         )
-    cut, taken, wrongly, bound = best
+    cut, taken, bound = best
+    size, wrongly = taken.wrong.size, int(taken.wrong.sum())
     # The outermost cut takes in the cells that are less sure than any known one as well.
-    cut = 0.0 if taken == total else cut
-    told = f"{wrongly} of {taken} known cells wrong, at most {bound:.2%} at {LEVEL:.0%}"
-    return Acceptance(cut, taken / total, wrongly, taken, bound, told)
+    cut = 0.0 if size == total else cut
+    told = f"{wrongly} of {size} known cells wrong, blanks at most {bound:.2%} at {LEVEL:.0%}"
+    return Acceptance(cut, size / total, wrongly, size, bound, told)
 
 
-def _trials(total: int, max_error: float) -> list[int]:
+def _weights(known: KnownCells, blanks: np.ndarray) -> np.ndarray:
+    """float64 [K], for how many blanks of its label each known cell stands."""
+    counts = np.bincount(known.label, minlength=blanks.size)
+    if not blanks[counts > 0].any():
+        return np.ones(known.label.size)
+    return (blanks / np.maximum(counts, 1))[known.label]
+
+
+def _trials(known: KnownCells, weights: np.ndarray, max_error: float) -> list[int]:
     """Numbers of cells, ascending, ending with all of them; empty where all are too few."""
+    total = known.confidence.size
     counts = np.arange(1, total + 1)
     enough = upper_bound(np.floor(counts * max_error / 2), counts) <= max_error
     if not enough.any():
         return []
-    first = int(counts[np.argmax(enough)])
+    # So many equal units are needed; each stands for so many cells on the average.
+    together = _further_error(known, weights) / float(weights.mean())
+    first = math.ceil(int(counts[np.argmax(enough)]) * together - 1e-9)
     step = max(1, round(total * _STEP))
-    return [*range(first, total, step), total]
+    return [*range(first, total, step), total] if first <= total else []
+
+
+def error_bound(cells: KnownCells) -> ErrorBound:
+    """Errors of known cells of one kind, each counted alike, and their upper bound."""
+    bound = weighted_upper_bound(cells, np.ones(cells.wrong.size))
+    return ErrorBound(int(cells.wrong.sum()), cells.wrong.size, bound)

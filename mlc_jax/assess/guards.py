@@ -39,6 +39,7 @@ def guard(
     features: np.ndarray,
     folds: np.ndarray,
     groups: np.ndarray,
+    copies: np.ndarray,
     *,
     seed: int,
 ) -> list[Guards]:
@@ -50,6 +51,7 @@ def guard(
       probabilities: float64 [N, L], out of fold; NaN for a label without a model.
       features: float [N, C], one vector per image.
       folds, groups: int [N]; see `judge_blankness`.
+      copies: int [N], equal for copies of one image alone, whose labels ought to agree.
       seed: of permutations.
     """
     columns = range(labels.shape[1])
@@ -66,10 +68,10 @@ def guard(
         else NOT_DEFINED
         for c in columns
     ]
-    copies = agreement_of_copies(labels, mask, groups)
+    agreements = agreement_of_copies(labels, mask, copies)
     return [
         Guards(test, float(p), bool(p < LEVEL), blank, agreement, share)
         for test, p, blank, agreement, share in zip(
-            tests, adjusted, blankness, copies, shares, strict=True
+            tests, adjusted, blankness, agreements, shares, strict=True
         )
     ]

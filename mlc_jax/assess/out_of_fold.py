@@ -7,7 +7,14 @@ from typing import get_args
 
 import numpy as np
 
-from mlc_jax.assess.acceptance import Acceptance, accept_up_to, confidence_of
+from mlc_jax.assess.acceptance import (
+    Acceptance,
+    ErrorBound,
+    KnownCells,
+    accept_up_to,
+    confidence_of,
+    error_bound,
+)
 from mlc_jax.assess.calibration import apply_platt, cross_fitted_platt, sigmoid
 from mlc_jax.assess.intervals import Interval, macro_roc_auc_interval
 from mlc_jax.assess.learnability import Verdict, learnable
@@ -34,8 +41,13 @@ class Judgement:
       cell_thresholds: float64 [N, L]; a cell is positive where its probability is greater. For a
         human cell it was chosen on the other folds, for a blank one it is the label's.
       spreads: (lowest, highest) threshold when one fold is left out, per label.
-      accepted: bool [N, L], whether a model speaks of the cell and its confidence is enough.
-      acceptance: the rule of that, one for all labels.
+      decided: bool [N, L], whether the cell is given a value where it is blank: it has a model, its
+        confidence is enough, and its label is not left blank as one that cannot be learned.
+      accepted: bool [N, L], those of them whose label can be learned, or that the promise of
+        `max_error` covers.
+      acceptance: the rule of each label; with a pooled promise, one for all.
+      error_bounds: per label, of the known cells that its rule accepts: those it would fill with 0
+        and those it would fill with 1.
       metrics, verdicts: per label, on human labels only. `roc_auc` is that of the logits within
         folds (see the head of `intervals`), where calibration cannot flatten a fold; the others
         pool the folds, the average precision among them, which so reads slightly low.
@@ -50,14 +62,40 @@ class Judgement:
     thresholds: np.ndarray
     cell_thresholds: np.ndarray
     spreads: list[tuple[float, float]]
+    decided: np.ndarray
     accepted: np.ndarray
-    acceptance: Acceptance
+    acceptance: list[Acceptance]
+    error_bounds: list[tuple[ErrorBound, ErrorBound]]
     metrics: list[BinaryMetrics]
     raw: np.ndarray
     uncalibrated: list[BinaryMetrics]
     verdicts: list[Verdict]
     suspects: list[Suspects]
     macro_roc_auc: Interval
+
+
+@dataclass(frozen=True)
+class DecisionRules:
+    """How cells are decided, the keys of `config.impute`.
+
+    Attributes:
+      threshold: a number, or a rule of `choose_threshold`; `matched` makes as many cells positive,
+        known and blank together, as their calibrated probabilities add up to.
+      max_error: what the error of the accepted blanks must not exceed.
+      max_error_of: `pooled`: of all labels together; `label`: of each label by itself.
+      unlearnable: what a label that cannot be learned is filled with. `majority`: its commoner
+        value, which is wrong least often; `matched`: what `threshold` makes of it; `blank`:
+        nothing, and what it would be is judged as for `majority`.
+      calibrate: false to take probabilities as they come out of the fit.
+      seed: of permutations and resamples.
+    """
+
+    threshold: str
+    seed: int
+    max_error: float = 1.0
+    max_error_of: str = "pooled"
+    unlearnable: str = "majority"
+    calibrate: bool = True
 
 
 def judge(
@@ -67,11 +105,7 @@ def judge(
     folds: np.ndarray,
     groups: np.ndarray,
     unfit: Mapping[int, str],
-    *,
-    threshold: str,
-    max_error: float = 1.0,
-    calibrate: bool = True,
-    seed: int,
+    rules: DecisionRules,
 ) -> Judgement:
     """Calibrates, chooses thresholds and measures, all on human labels and out of fold.
 
@@ -83,11 +117,7 @@ def judge(
       groups: int [N], equal for copies of one image, which count as one unit in every interval,
         test and bound.
       unfit: why a label has no model, for those that have none.
-      threshold: a number, or a rule of `choose_threshold`; `matched` makes as many cells positive,
-        known and blank together, as their calibrated probabilities add up to.
-      max_error: what the error of the accepted cells of all labels together must not exceed.
-      calibrate: false to take probabilities as they come out of the fit.
-      seed: of permutations and resamples.
+      rules: how cells are decided.
 
     Raises:
       ConfigError: no such threshold rule.
@@ -98,19 +128,21 @@ def judge(
     probabilities, maps = cross_fitted_platt(logits, labels, mask, folds)
     unfit = {**maps.reasons, **unfit}
     mask[:, list(unfit)] = False
-    if not calibrate:
+    if not rules.calibrate:
         probabilities = sigmoid(logits)
         maps.slopes[:], maps.intercepts[:] = 1.0, 0.0
     probabilities[:, list(unfit)] = np.nan
     finite = np.nan_to_num(probabilities)
-    verdicts = learnable(labels, mask, logits, finite, folds, groups, seed=seed)
-    choose = _chooser(threshold)
+    verdicts = learnable(labels, mask, logits, finite, folds, groups, seed=rules.seed)
+    rule = _chooser(rules.threshold)
     thresholds = np.full(labels.shape[1], np.nan)
     spreads = [(float("nan"), float("nan"))] * labels.shape[1]
     cell_thresholds = np.full(labels.shape, np.nan)
     fold_number = np.unique(folds, return_inverse=True)[1]
     for label in (label for label in range(labels.shape[1]) if label not in unfit):
         column = labels[:, label], mask[:, label], probabilities[:, label]
+        guess = rules.unlearnable != "matched" and not verdicts[label].learnable
+        choose = _cut_for_majority if guess else rule
         thresholds[label] = choose(*column)
         # A cell that a person gave must not help to choose the threshold it is judged by. In the
         # probabilities of other folds it has a part, so each fold's own map, which has not seen it,
@@ -134,16 +166,34 @@ def judge(
             for label in range(labels.shape[1])
         ]
 
-    decided = (finite > np.nan_to_num(cell_thresholds, nan=1.0)).astype(np.int8)
-    confidence = confidence_of(decided, finite)
-    acceptance = accept_up_to(confidence[mask], (decided != labels)[mask], max_error)
+    values = (finite > np.nan_to_num(cell_thresholds, nan=1.0)).astype(np.int8)
+    confidence = confidence_of(values, finite)
+    modelled = np.isfinite(probabilities)
+    cell_row, cell_label = np.nonzero(mask)
+    wrong = (values != labels)[mask]
+    known = KnownCells(confidence[mask], wrong, cell_label, groups[cell_row])
+    acceptance = _acceptance(known, (~human & modelled).sum(axis=0), rules)
+    sure = modelled & (confidence >= [rule.cut for rule in acceptance])
+    learned = np.array([verdict.learnable for verdict in verdicts], np.bool_)
+    left_blank = rules.unlearnable == "blank"
+    accepted = sure & (learned if rules.max_error >= 1 or left_blank else True)
+    within = known.where(sure[mask])
+    filled_with = values[mask][sure[mask]]
     return Judgement(
         probabilities,
         thresholds,
         cell_thresholds,
         spreads,
-        np.isfinite(probabilities) & (confidence >= acceptance.cut),
+        sure & (learned if left_blank else True),
+        accepted,
         acceptance,
+        [
+            (
+                error_bound(within.where((within.label == label) & (filled_with == 0))),
+                error_bound(within.where((within.label == label) & (filled_with == 1))),
+            )
+            for label in range(labels.shape[1])
+        ],
         figures(probabilities, cell_thresholds),
         sigmoid(logits),
         figures(sigmoid(logits), np.full(labels.shape, 0.5)),
@@ -156,6 +206,16 @@ def judge(
         ],
         macro_roc_auc_interval(labels, mask, logits, folds, groups),
     )
+
+
+def _acceptance(known: KnownCells, blanks: np.ndarray, rules: DecisionRules) -> list[Acceptance]:
+    """The rule of each label: one for all, or each by its own cells."""
+    if rules.max_error_of == "pooled":
+        return [accept_up_to(known, blanks, rules.max_error)] * blanks.size
+    return [
+        accept_up_to(known.where(known.label == label), blanks, rules.max_error)
+        for label in range(blanks.size)
+    ]
 
 
 def _within_folds(pooled: BinaryMetrics, area: float) -> BinaryMetrics:
@@ -189,6 +249,12 @@ def _chooser(threshold: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], f
             f"{', '.join(get_args(Rule))}"
         )
     return lambda labels, mask, probabilities: number
+
+
+def _cut_for_majority(labels: np.ndarray, mask: np.ndarray, probabilities: np.ndarray) -> float:
+    """Above every probability, or below: all cells get the commoner value, 0 where they tie."""
+    del probabilities
+    return 0.0 if (labels[mask] == 1).mean() > 0.5 else 1.0
 
 
 def _match_mean(labels: np.ndarray, mask: np.ndarray, probabilities: np.ndarray) -> float:

@@ -174,7 +174,8 @@ def with_cells(table: LabelTable, cells: pd.DataFrame) -> LabelTable:
       cells: as `read_cells` gives it for the cells.csv beside it.
 
     Returns:
-      The table with the sources of `cells`. A cell that is imputed but not accepted is missing.
+      The table with the sources of `cells`. A cell that is imputed but not accepted is missing,
+      also where it has a value, as those of a label that cannot be learned have.
 
     Raises:
       LabelsError: an image, a label or a value is in one of them only, or differs.
@@ -200,13 +201,14 @@ def with_cells(table: LabelTable, cells: pd.DataFrame) -> LabelTable:
     values[at] = cells["value"].to_numpy()
     refused = np.zeros(table.values.shape, np.bool_)
     refused[at] = ~cells["accepted"].to_numpy() & (cells["source"] == "imputed").to_numpy()
-    values[refused] = MISSING
-    source[values == MISSING] = Source.MISSING
-    for wrong, what in ((~found, "is not in cells.csv"), (values != table.values, "differs")):
+    source[refused | (values == MISSING)] = Source.MISSING
+    differs = (values != table.values) & ~(refused & (table.values == MISSING))
+    for wrong, what in ((~found, "is not in cells.csv"), (differs, "differs")):
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise LabelsError(
                 f"cell {shown(table.filenames[row])}, {shown(table.names[column])} of labels.csv "
                 f"{what}; {remedy}"
             )
-    return LabelTable(table.filenames, table.names, table.values, source, table.rows)
+    values[refused] = MISSING
+    return LabelTable(table.filenames, table.names, values, source, table.rows)

@@ -12,7 +12,8 @@ from scipy.sparse.csgraph import connected_components
 from mlc_jax.data.collection import Collection
 from mlc_jax.data.folds import groups_of_copies, torn_rows
 from mlc_jax.data.near_copies import Copies, find_copies
-from mlc_jax.data.splits import GivenSplit, group_numbers, make_split
+from mlc_jax.data.splits import Given, GivenSplit, group_numbers, make_split
+from mlc_jax.files.digest import digest_bytes
 from mlc_jax.journal import Journal
 
 LARGE = 0.05
@@ -36,7 +37,11 @@ class Groups:
 
 
 def find_groups(
-    collection: Collection, features: np.ndarray, similarity: float, journal: Journal
+    collection: Collection,
+    features: np.ndarray,
+    similarity: float,
+    journal: Journal,
+    rows: np.ndarray | None = None,
 ) -> Groups:
     """Groups the images of a collection, and reports what was found.
 
@@ -45,23 +50,30 @@ def find_groups(
       features: float [N, C], one vector per image, the same on every process.
       similarity: `config.near_copies`, see `find_copies`.
       journal: told of copies; warned of groups that are large.
+      rows: int [N], which images of the collection; None for all.
     """
-    copies = find_copies(collection.images.digests, features, similarity)
+    chosen = np.arange(len(collection.images)) if rows is None else rows
+    digests, filenames = (
+        tuple(names[row] for row in chosen.tolist())
+        for names in (collection.images.digests, collection.images.filenames)
+    )
+    copies = find_copies(digests, features, similarity)
     journal.note(f"{copies.note}; copies lie in one fold")
-    groups = Groups(_with_given(copies.of_image, collection), copies)
-    for size, first in _large(groups.of_image, collection.images.filenames):
+    groups = Groups(_with_given(copies.of_image, collection.groups, chosen), copies)
+    for size, first in _large(groups.of_image, filenames):
         journal.warn(
-            f"one group holds {size} of {len(copies.of_image)} images ({first}): it lies in one "
-            "fold or in the test split as a whole, which are uneven for that. If these are no "
-            "copies of one another, raise config.near_copies; above 1 groups byte-identical images "
-            "alone"
+            f"one group holds {size} of {len(filenames)} images ({first}): it lies in one fold or "
+            "in the test split as a whole, which are uneven for that, and counts as one image in "
+            "intervals. If these do not belong together, raise config.near_copies; above 1 groups "
+            "byte-identical images alone"
         )
     return groups
 
 
 def known_groups(collection: Collection) -> np.ndarray:
     """Groups before any feature is there: exact copies and what the user gave; int64 [N]."""
-    return _with_given(groups_of_copies(collection.images.digests), collection)
+    exact = groups_of_copies(collection.images.digests)
+    return _with_given(exact, collection.groups, np.arange(len(exact)))
 
 
 def given_split(collection: Collection) -> GivenSplit | None:
@@ -71,8 +83,8 @@ def given_split(collection: Collection) -> GivenSplit | None:
     return make_split(collection.split, collection.images.filenames)
 
 
-def _with_given(groups: np.ndarray, collection: Collection) -> np.ndarray:
-    return groups if collection.groups is None else united(groups, group_numbers(collection.groups))
+def _with_given(groups: np.ndarray, given: Given | None, rows: np.ndarray) -> np.ndarray:
+    return groups if given is None else united(groups, group_numbers(given.select(rows)))
 
 
 def united(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -102,6 +114,17 @@ def say_torn(
             f"({names}{', …' if len(torn) > _SHOWN else ''}). It is used as given, but no head is "
             "fitted or stopped on an image that goes with one that it predicts"
         )
+
+
+def group_digests(collection: Collection, rows: np.ndarray) -> list[str]:
+    """Digests of the groups that the user gave the images of these rows, int [n]; each once.
+
+    A patient's number is known again by it and not given away.
+    """
+    if collection.groups is None:
+        return []
+    values = {collection.groups.values[row] for row in rows.tolist()} - {""}
+    return sorted(digest_bytes(value.encode()) for value in values)
 
 
 def group_record(groups: Groups, collection: Collection) -> dict[str, Any]:

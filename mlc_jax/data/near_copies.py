@@ -6,12 +6,16 @@ one group, however long it is.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from mlc_jax.data.folds import groups_of_copies
+from mlc_jax.errors import CheckpointError
+from mlc_jax.files.atomic import replacing
+from mlc_jax.files.digest import digest_file
 
 _ROWS, _COLUMNS = 1024, 8192  # of the products that are compared at a time: 32 MB
 
@@ -61,10 +65,72 @@ def find_copies(digests: tuple[str, ...], features: np.ndarray, similarity: floa
 
 def standardised(features: np.ndarray) -> np.ndarray:
     """Features as float32 [N, C] with mean 0 and variance 1 per channel, then length 1 per row."""
-    centred = features.astype(np.float32) - features.mean(axis=0, dtype=np.float64).astype("f4")
-    centred /= np.maximum(centred.std(axis=0), 1e-6)
-    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
-    return centred
+    return _units(features, *_statistics(features))
+
+
+def _statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation per channel, float32 [C] each."""
+    mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean, np.maximum((features.astype(np.float32) - mean).std(axis=0), 1e-6)
+
+
+def _units(features: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    standard = (features.astype(np.float32) - mean) / std
+    standard /= np.maximum(np.linalg.norm(standard, axis=1, keepdims=True), 1e-6)
+    return standard
+
+
+@dataclass(frozen=True, eq=False)
+class SeenImages:
+    """Features of the images that a classifier was fitted on, by which it knows them again.
+
+    Attributes:
+      units: float16 [M, C], standardised, of length 1.
+      mean, std: float32 [C], by which they were standardised.
+    """
+
+    units: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+
+    @staticmethod
+    def of(features: np.ndarray, rows: np.ndarray) -> "SeenImages":
+        """Those of the given rows, int [M], of features [N, C]; standardised as all of these."""
+        mean, std = _statistics(features)
+        return SeenImages(_units(features[rows], mean, std).astype(np.float16), mean, std)
+
+    def near(self, features: np.ndarray, similarity: float) -> np.ndarray:
+        """Which images, by features float [n, C], are near copies of a seen one; bool [n]."""
+        units, seen = _units(features, self.mean, self.std), np.zeros(len(features), np.bool_)
+        for start in range(0, len(self.units), _COLUMNS):
+            some = self.units[start : start + _COLUMNS].astype(np.float32)
+            for top in range(0, len(units), _ROWS):
+                alike = units[top : top + _ROWS] @ some.T >= similarity
+                seen[top : top + _ROWS] |= alike.any(axis=1)
+        return seen
+
+    def write(self, path: Path) -> str:
+        """Writes a file, atomic; its digest."""
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, units=self.units, mean=self.mean, std=self.std)
+        return digest_file(path)
+
+    @staticmethod
+    def read(path: Path, digest: str) -> "SeenImages":
+        """Reads what `write` wrote.
+
+        Raises:
+          CheckpointError: it is missing, or not the file of that digest.
+        """
+        try:
+            if digest_file(path) == digest:
+                with np.load(path, allow_pickle=False) as held:
+                    return SeenImages(held["units"], held["mean"], held["std"])
+        except (OSError, ValueError, KeyError):
+            pass
+        raise CheckpointError(
+            f"{path} is missing or damaged: put the former one back, or train again"
+        )
 
 
 def components_of_alike(units: np.ndarray, similarity: float) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlc_jax.data.delimited import csv_line, open_text, shown
+from mlc_jax.data.delimited import TextFile, csv_line, open_text, shown
 from mlc_jax.errors import ConfigError, LabelsError
 from mlc_jax.files.atomic import write_text
 from mlc_jax.files.digest import digest_json
@@ -199,8 +199,7 @@ def _read_file(path: Path, filenames: Sequence[str]) -> Given:
     """
     text = open_text(path, MAX_LINES)
     for separator in (",", ";", "\t", " "):
-        sample = [fields for _, fields in itertools.islice(text.records(separator), _SAMPLE)]
-        if sample and all(len(fields) == 2 for fields in sample):
+        if _widths(text, separator) == {2}:
             break
     else:
         raise LabelsError(
@@ -225,6 +224,14 @@ def _read_file(path: Path, filenames: Sequence[str]) -> Given:
             f"labels file with {shown(filenames[0])}); write file names as the labels file has them"
         )
     return Given(str(path), tuple(found.get(name, ("", 0))[0] for name in filenames))
+
+
+def _widths(text: TextFile, separator: str) -> set[int]:
+    """How many fields the first records have; none where this separator cannot be right."""
+    try:
+        return {len(fields) for _, fields in itertools.islice(text.records(separator), _SAMPLE)}
+    except LabelsError:
+        return set()
 
 
 def _whole(text: str) -> int | None:

@@ -17,7 +17,7 @@ class LabelScores(JudgedCells):
     """The probabilities of one label's cells; those of observed ones are out of fold.
 
     Attributes:
-      filled: float64 [M], of the cells that the model filled and that were accepted.
+      filled: float64 [M], of the cells that the model filled.
       empty: how many cells are still blank.
     """
 
@@ -35,7 +35,7 @@ def read_cell_scores(path: Path, labels: list[str]) -> dict[str, LabelScores]:
     value = cells["value"].to_numpy()
     probability = cells["probability"].to_numpy()
     human = (cells["source"] != "imputed").to_numpy()
-    taken = human | (cells["accepted"].to_numpy() & (value != MISSING))
+    taken = human | (value != MISSING)
     scored = ~np.isnan(probability)
     rows_of = cells.groupby("label", sort=False).indices
 

@@ -73,18 +73,31 @@ def _outcome(run: FinishedRun) -> str:
     blind = [name for name, label in labels.items() if label["fitted"] and not label["learnable"]]
     left = [name for name, label in labels.items() if not label["fitted"]]
     clauses = []
-    if blind:
+    guessed = [
+        name
+        for name in blind
+        if labels[name]["error"]["zeros"]["filled"] + labels[name]["error"]["ones"]["filled"]
+    ]
+    if guessed:
+        wrong = [labels[name]["error"]["expected"] for name in guessed]
+        about = numbers.percent(sum(wrong) / len(wrong))
         clauses.append(
-            f"but what was filled in for {numbers.listed(blind)} is a guess, because the images "
-            "did not tell these cells apart better than chance"
+            f"but what was filled in for {numbers.listed(guessed)} is a guess, because the images "
+            f"did not tell these cells apart better than chance, and about {about} of it is wrong"
+        )
+    blank = [name for name in blind if name not in guessed and labels[name]["blank"]]
+    if blank:
+        clauses.append(
+            f"the blanks of {numbers.listed(blank)} stay blank, because the images did not tell "
+            "these cells apart better than chance"
         )
     if left:
         clauses.append(
             f"for {numbers.listed(left)} there was no model, so the blanks there stay blank"
         )
-    if not clauses:
+    if not blind and not left:
         clauses.append("and every label could be predicted better than chance")
-    return f"{filled}, {'; '.join(clauses)}."
+    return f"{', '.join(filter(None, (filled, '; '.join(clauses))))}."
 
 
 def _tiles(run: FinishedRun) -> tuple[Tile, ...]:

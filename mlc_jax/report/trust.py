@@ -33,6 +33,15 @@ _COLUMNS = (
     Column("Copies", "pairs of copies that disagree, of all whose two cells are known"),
     Column("Round", "of self-training whose models speak of the label; 0 is the first fit"),
 )
+_ERRORS = (
+    Column("Label", words=True),
+    Column("Filled with 0", "blanks"),
+    Column("Of those wrong", "share of known cells filled likewise; below, errors of cells"),
+    Column("At most", "upper bound of the share, at 95 %, each taken alone; groups count as one"),
+    Column("Filled with 1", "blanks"),
+    Column("Of these wrong", "as before"),
+    Column("At most, of ones", "as before"),
+)
 
 
 def trust_section(
@@ -51,12 +60,23 @@ def trust_section(
         glossary(_COLUMNS),
     ]
     if acceptance["max_error"] < 1:
+        of = "all labels together" if acceptance["max_error_of"] == "pooled" else "each label"
         parts.append(
             Text(
-                f"Accepted under a promised error of {numbers.percent(acceptance['max_error'])}: "
-                f"{numbers.count(acceptance['filled'])} blanks; {acceptance['reason']}."
+                f"Accepted under a promised error of {numbers.percent(acceptance['max_error'])} of "
+                f"{of}: {numbers.count(acceptance['filled'])} blanks; {acceptance['reason']}. The "
+                "promise is of the error to be expected; of a few blanks more may be wrong by "
+                "chance."
             )
         )
+    parts += [
+        Text(
+            "How often what is filled in is wrong, by known cells that would have got the same "
+            "value: a promise for all labels together says little of the ones of a rare label."
+        ),
+        Table(_ERRORS, tuple(_error_row(name, label["error"]) for name, label in labels.items())),
+        glossary(_ERRORS),
+    ]
     for number, gained in enumerate(summary["rounds"], 1):
         said = "; ".join(
             f"{name} {gain['log_loss_fall']:+.4f} ± {gain['standard_error']:.4f}"
@@ -119,6 +139,21 @@ def coverage_curve(
         for share in (0.5, 0.75, 0.9, 1.0)
     )
     return f"Share of wrong cells against the share filled: {told}."
+
+
+def _error_row(name: str, error: Mapping[str, Any]) -> tuple[Cell, ...]:
+    cells = [Cell(name)]
+    for value in ("zeros", "ones"):
+        found = error[value]
+        none = "no known cell is accepted with this value"
+        cells.append(Cell(numbers.count(found["filled"])))
+        if found["count"]:
+            share = numbers.percent(found["errors"] / found["count"])
+            cells.append(Cell(share, detail=f"{found['errors']} of {found['count']}"))
+            cells.append(Cell(numbers.percent(found["bound"])))
+        else:
+            cells += [Cell(numbers.DASH, note=none)] * 2
+    return tuple(cells)
 
 
 def _row(name: str, label: Mapping[str, Any]) -> tuple[Cell, ...]:

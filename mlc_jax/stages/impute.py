@@ -22,6 +22,7 @@ from mlc_jax.data.cells import write_cells
 from mlc_jax.data.collection import Collection, open_collection, without_filled
 from mlc_jax.data.groups import given_split, group_record, known_groups
 from mlc_jax.data.labels import write_labels, write_quarantine
+from mlc_jax.data.splits import write_given
 from mlc_jax.data.table import MISSING, LabelTable, Source
 from mlc_jax.files.atomic import replacing, write_json
 from mlc_jax.files.workdir import changes, claim, owned
@@ -84,6 +85,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 made.features.moments[0],
                 deal.fold_of,
                 made.groups.of_image,
+                made.groups.copies.of_image,
                 seed=config.seed,
             )
             advance(len(table.names))
@@ -94,6 +96,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         write_cells(workdir / "cells.csv", cell_histories(table, completed, made.completion))
         write_suspects(workdir / "suspects.csv", table, judgement)
         write_quarantine(workdir / "quarantine.csv", collection.quarantine)
+        # Beside the completed table, where the next job finds them.
+        for key, given in (("groups", collection.groups), ("split", collection.split)):
+            if given is not None:
+                write_given(workdir / f"{key}.csv", given, table.filenames)
         write_json(workdir / "thresholds.json", threshold_records(config, table, judgement))
         summary = describe_run(config, workdir, collection, backbone, journal) | {
             "labels": label_records(table, completed, made.completion, guards, collection.truth),
@@ -143,7 +149,8 @@ def warn_of_guards(
     """
     found = list(zip(table.names, judgement.verdicts, guards, strict=True))
     unlearnable = [
-        f"{name} ({verdict.reason})"
+        f"{name} ({verdict.reason}; about "
+        f"{1 - judgement.metrics[column].values['accuracy']:.0%} of it is wrong)"
         for column, (name, verdict, _) in enumerate(found)
         if column not in unfit and not verdict.learnable
     ]
@@ -166,8 +173,8 @@ def warn_of_guards(
     for labels, told in (
         (
             unlearnable,
-            "{} cannot be learned from these images; what is filled in there is no better than "
-            "the prior: {}",
+            "{} cannot be learned from these images; what config.impute.unlearnable fills in there "
+            "is a guess: {}",
         ),
         (differing, "the blanks of {} are 1 in another share than the given cells: {}"),
         (
@@ -195,15 +202,15 @@ def say_accepted(
         filled = int((completed.source == Source.IMPUTED).sum())
         told = (
             f"impute.max_error={config.impute.max_error:g}: {filled} of {blank} blanks accepted, "
-            f"{judgement.acceptance.reason}"
+            f"{acceptance_reason(config, judgement)}"
         )
         (journal.note if filled else journal.warn)(told)
 
 
 def fill(table: LabelTable, judgement: Judgement) -> LabelTable:
-    """The table with every accepted blank decided by its probability; observed cells stay."""
+    """The table with every blank filled that is decided; observed cells stay."""
     decided = (judgement.probabilities > judgement.cell_thresholds).astype(np.int8)
-    fillable = ~table.known & judgement.accepted
+    fillable = ~table.known & judgement.decided
     return dataclasses.replace(
         table,
         values=np.where(fillable, decided, table.values),
@@ -218,6 +225,7 @@ def cell_histories(
     judgement, fold_of = completion.judgement, completion.deal.fold_of
     rows, columns = table.values.shape
     blank = ~table.known.ravel()
+    filled = completed.values.ravel() != MISSING
     probabilities = judgement.probabilities.ravel()
     asked = np.isfinite(probabilities)
     names = np.tile(np.array(table.names, object), rows)
@@ -231,7 +239,7 @@ def cell_histories(
             "source": np.where(blank, Source.IMPUTED.word, words),
             "probability": probabilities,
             "threshold": np.where(asked, judgement.cell_thresholds.ravel(), np.nan),
-            "accepted": completed.values.ravel() != MISSING,
+            "accepted": (~blank | (judgement.accepted.ravel() & filled)),
             "fold": folds,
             "model": [
                 f"{name}/fold{fold}/round{number}" if ok else ""
@@ -272,18 +280,52 @@ def acceptance_record(
     config: ConfigDict, completed: LabelTable, judgement: Judgement
 ) -> dict[str, Any]:
     """summary.json's `acceptance`: the promise, and what known cells say of it."""
-    rule = judgement.acceptance
+    pooled = config.impute.max_error_of == "pooled"
+    rules = judgement.acceptance[:1] if pooled else judgement.acceptance
+    accepted = sum(rule.count for rule in rules)
+    known = accepted
+    if config.impute.max_error < 1:
+        known = sum(int(metrics.values["count"]) for metrics in judgement.metrics)
     return {
         "max_error": config.impute.max_error,
-        "cut": rule.cut if np.isfinite(rule.cut) else None,
-        "known_coverage": rule.coverage,
-        "known_errors": rule.errors,
-        "known_accepted": rule.count,
-        "bound": rule.bound,
+        "max_error_of": config.impute.max_error_of,
+        "cut": rules[0].cut if pooled and np.isfinite(rules[0].cut) else None,
+        "known_coverage": rules[0].coverage if pooled else accepted / max(known, 1),
+        "known_errors": sum(rule.errors for rule in rules),
+        "known_accepted": accepted,
+        "bound": rules[0].bound if pooled else float("nan"),
         "level": LEVEL,
         "filled": int((completed.source == Source.IMPUTED).sum()),
-        "reason": rule.reason,
+        "reason": acceptance_reason(config, judgement),
     }
+
+
+def acceptance_reason(config: ConfigDict, judgement: Judgement) -> str:
+    """What known cells say of the promise, for people."""
+    if config.impute.max_error_of == "pooled":
+        return judgement.acceptance[0].reason
+    kept = sum(np.isfinite(rule.cut) for rule in judgement.acceptance)
+    return f"{kept} of {len(judgement.acceptance)} labels keep it with some of their cells"
+
+
+def error_records(judgement: Judgement, column: int, filled: np.ndarray) -> dict[str, Any]:
+    """A label's `error` in summary.json: of what is filled with 0 and with 1, by known cells.
+
+    Args:
+      judgement: the judged cross-fit.
+      column: the label's.
+      filled: int8 [M], what its blanks were filled with.
+    """
+    rule = judgement.acceptance[column]
+    records: dict[str, Any] = {
+        "cut": rule.cut if np.isfinite(rule.cut) else None,
+        "expected": 1 - judgement.metrics[column].values["accuracy"],
+    }
+    for value, name in enumerate(("zeros", "ones")):
+        found = judgement.error_bounds[column][value]
+        count = int((filled == value).sum())
+        records[name] = {"filled": count, **dataclasses.asdict(found)}
+    return records
 
 
 def round_records(table: LabelTable, completion: Completion) -> list[dict[str, Any]]:
@@ -308,11 +350,19 @@ def threshold_records(
     return {
         name: {
             "threshold": float(judgement.thresholds[column]),
-            "rule": str(config.impute.threshold),
+            "rule": rule_of_threshold(config, judgement.verdicts[column].learnable),
             "spread": list(judgement.spreads[column]),
         }
         for column, name in enumerate(table.names)
     }
+
+
+def rule_of_threshold(config: ConfigDict, learnable: bool) -> str:
+    """The rule that gave a label its threshold: its own where it cannot be learned."""
+    guessed = not learnable and config.impute.method != "notebook"
+    if guessed and config.impute.unlearnable != "matched":
+        return "majority"
+    return str(config.impute.threshold)
 
 
 def label_records(
@@ -347,6 +397,7 @@ def label_records(
             "prevalence": guards[column].all_images._asdict(),
             "suspects": len(judgement.suspects[column].rows),
             "guards": guard_record(guards[column]),
+            "error": error_records(judgement, column, values),
         }
         if truth is not None:
             right = int((values == truth.values[filled, column]).sum())

@@ -22,11 +22,13 @@ from mlc_jax.data.folds import Division, divide
 from mlc_jax.data.groups import (
     find_groups,
     given_split,
+    group_digests,
     group_record,
     known_groups,
     say_torn,
 )
 from mlc_jax.data.labels import write_quarantine
+from mlc_jax.data.near_copies import SeenImages
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import CheckpointError, LabelsError
 from mlc_jax.files.atomic import replacing, write_json
@@ -162,11 +164,16 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         write_scores(
             workdir / "scores.csv", collection, names, teaching, shown, classifier, division
         )
+        # By these an evaluation knows again what was learned from.
+        seen = SeenImages.of(features.pooled, held_in)
         write_json(
             workdir / "split.json",
             {
                 "held_in": [collection.images.digests[row] for row in held_in],
+                "held_in_groups": group_digests(collection, held_in),
+                "held_in_features": seen.write(workdir / "held_in.npz"),
                 "test": [collection.images.filenames[row] for row in test],
+                "test_groups": groups[test].tolist(),
             },
         )
         summary = describe_run(config, workdir, collection, backbone, journal) | {

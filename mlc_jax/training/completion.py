@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from ml_collections import ConfigDict
 
-from mlc_jax.assess.out_of_fold import Judgement, judge
+from mlc_jax.assess.out_of_fold import DecisionRules, Judgement, judge
 from mlc_jax.data.folds import Split, make_folds
 from mlc_jax.data.splits import GivenSplit
 from mlc_jax.data.table import MISSING
@@ -182,6 +182,7 @@ def complete(
         model_round[accepted] = number
         if number < rounds:
             by_split[:, :, accepted] = again.by_split[:, :, accepted]
+    notebook = config.impute.method == "notebook"
     judgement = judge(
         logits,
         values,
@@ -189,9 +190,14 @@ def complete(
         deal.fold_of,
         groups,
         deal.unfit,
-        threshold=config.impute.threshold,
-        max_error=config.impute.max_error,
-        calibrate=config.impute.method != "notebook",
-        seed=config.seed,
+        DecisionRules(
+            threshold=config.impute.threshold,
+            max_error=config.impute.max_error,
+            max_error_of=config.impute.max_error_of,
+            # The original filled every label alike, whether it could be learned or not.
+            unlearnable="matched" if notebook else config.impute.unlearnable,
+            calibrate=not notebook,
+            seed=config.seed,
+        ),
     )
     return Completion(deal, judgement, model_round, told, tuple(fits))

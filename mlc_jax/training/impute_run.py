@@ -85,6 +85,7 @@ def restore(run: Run, journal: Journal, *, own_table: bool, weights: str = "") -
     if own_table:
         read.data.labels = str(run.workdir / "labels.csv")
         read.data.images = str(image_folder_of(run))
+        read.data.update(groups="", split="")  # beside it, if there are any
     collection = without_filled(open_collection(read, cache_folder(), journal))
     backbone = choose_backbone(config, journal)
     check_inputs(run, run_inputs(config, collection, backbone))

@@ -26,7 +26,7 @@ from mlc_jax.training.classifier import (
     logits_of,
     trained_params,
 )
-from mlc_jax.training.features import extractor
+from mlc_jax.training.features import extractor, row_moments
 from mlc_jax.training.feeds import (
     feature_shape_of,
     load_configured,
@@ -143,6 +143,20 @@ def scorer(
     Raises:
       ConfigError: `which` is neither best nor last.
     """
+    score, most = scorer_with_features(run, which, devices, batch_size, untuned=False)
+    return lambda images: score(images)[0], most
+
+
+def scorer_with_features(
+    run: TrainedRun, which: str, devices: Devices, batch_size: int, *, untuned: bool = True
+) -> tuple[Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], int]:
+    """As `scorer`; its function gives the features too, float64 [b, C], means over space.
+
+    Args:
+      run, which, devices, batch_size: see `scorer`.
+      untuned: whether features are those of the backbone before anything of it was tuned, by which
+        images are known again; that runs it a second time where it was.
+    """
     head = logits_of(run.classifier, run.stack, which)
     backbone = tuned_backbone(run.backbone, trained_params(run.classifier, which))
     spec = run.spec
@@ -157,14 +171,21 @@ def scorer(
         or passes_per_call(run.spec.image_size, devices)
     )
 
-    def probabilities(images: np.ndarray) -> np.ndarray:
+    twice = untuned and backbone is not run.backbone
+    extract_untuned = extractor(run.backbone, spec, devices) if twice else extract
+
+    def score(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         padding = np.zeros((most - len(images), *images.shape[1:]), np.uint8)
-        features = np.asarray(extract(np.concatenate([images, padding])))
+        padded = np.concatenate([images, padding])
+        features = np.asarray(extract(padded))
         logits = head(features[:most])[: len(images)]
         finite = np.isfinite(logits).all(axis=1, keepdims=True)
-        return run.classifier.probabilities(np.where(finite, logits, np.nan))
+        if twice:
+            features = np.asarray(extract_untuned(padded))
+        pooled = row_moments(features[: len(images)])[0]
+        return run.classifier.probabilities(np.where(finite, logits, np.nan)), pooled
 
-    return probabilities, most
+    return score, most
 
 
 def run_config(run: Run, weights: str = "") -> ConfigDict:

@@ -27,6 +27,7 @@ def guarded() -> tuple[list[Guards], dict[str, np.ndarray]]:
         "features": rng.normal(size=(ROWS, 4)),
         "folds": np.arange(ROWS) // 2 % 5,
         "groups": np.arange(ROWS) // 2,
+        "copies": np.arange(ROWS) // 3,
     }
     return guard(**data, seed=0), data
 
@@ -48,7 +49,7 @@ def test_each_part_is_given_what_it_is_about() -> None:
     scores = ridge_scores(data["features"], blank.astype(np.float64), data["folds"])
     blankness = judge_blankness(scores, blank, data["folds"], data["groups"], seed=0)
     chances = known_chances(scores, blank, data["folds"])
-    copies = agreement_of_copies(data["labels"], data["mask"], data["groups"])
+    copies = agreement_of_copies(data["labels"], data["mask"], data["copies"])
     for label, expected, agreement in zip(found, blankness, copies, strict=True):
         np.testing.assert_equal(asdict(label.blankness), asdict(expected))
         np.testing.assert_equal(asdict(label.copies), asdict(agreement))

@@ -1,15 +1,16 @@
 """Laws of judging a cross-fit: no cell helps to judge itself, and what has no model says why."""
 
 import time
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from mlc_jax.assess.acceptance import upper_bound
 from mlc_jax.assess.calibration import cross_fitted_platt
 from mlc_jax.assess.learnability import permutation_p
 from mlc_jax.assess.metrics import binary_metrics
-from mlc_jax.assess.out_of_fold import Judgement, judge
+from mlc_jax.assess.out_of_fold import DecisionRules, Judgement, judge
 from mlc_jax.assess.thresholds import Rule, choose_threshold
 from mlc_jax.errors import ConfigError
 
@@ -32,9 +33,14 @@ def drawn(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def judged(
-    data: dict[str, np.ndarray], threshold: str = "matched", unfit: dict[int, str] | None = None
+    data: dict[str, np.ndarray],
+    threshold: str = "matched",
+    unfit: dict[int, str] | None = None,
+    **rules: Any,
 ) -> Judgement:
-    return judge(**data, unfit=unfit or {}, threshold=threshold, seed=0)
+    """By the threshold's rule for every label, also for the one of noise."""
+    chosen = DecisionRules(threshold, 0, **{"unlearnable": "matched", **rules})
+    return judge(**data, unfit=unfit or {}, rules=chosen)
 
 
 @pytest.mark.parametrize("threshold", ["matched", "f1", "youden", "recall", "g_mean", "0.3"])
@@ -197,6 +203,67 @@ def test_probabilities_are_the_cross_fitted_ones() -> None:
     np.testing.assert_array_equal(judged(data).probabilities, expected)
 
 
+def test_a_label_that_cannot_be_learned_gets_its_commoner_value() -> None:
+    data = drawn()
+    found, matched = judged(data, unlearnable="majority"), judged(data)
+    assert [verdict.learnable for verdict in found.verdicts] == [True, True, False]
+    known = data["human"][:, 2]
+    for fold in range(FOLDS):
+        own = known & (data["folds"] == fold)
+        others = data["labels"][known & (data["folds"] != fold), 2]
+        assert (found.probabilities[own, 2] > found.cell_thresholds[own, 2]).all() == (
+            others.mean() > 0.5
+        )
+    blank = ~known
+    assert (found.probabilities[blank, 2] <= found.thresholds[2]).all()
+    wrong = 1 - found.metrics[2].values["accuracy"]
+    assert wrong == pytest.approx((data["labels"][known, 2] == 1).mean())
+    assert wrong <= 1 - matched.metrics[2].values["accuracy"]
+    np.testing.assert_array_equal(found.decided, True)
+    np.testing.assert_array_equal(found.accepted, [[True, True, False]] * ROWS)
+    for label in (0, 1):
+        np.testing.assert_array_equal(
+            found.cell_thresholds[:, label], matched.cell_thresholds[:, label]
+        )
+    left = judged(data, unlearnable="blank")
+    np.testing.assert_array_equal(left.decided, [[True, True, False]] * ROWS)
+    np.testing.assert_array_equal(left.accepted, left.decided)
+
+
+def test_the_bound_of_each_value_is_of_the_known_cells_that_would_get_it() -> None:
+    data = drawn()
+    found = judged(data, max_error=0.2)
+    assert 0 < found.accepted.mean() < 1
+    for label in range(3):
+        decided = found.probabilities[:, label] > found.cell_thresholds[:, label]
+        for value in (0, 1):
+            own = data["human"][:, label] & found.accepted[:, label] & (decided == value)
+            errors = int((data["labels"][own, label] != value).sum())
+            expected = float(upper_bound(errors, int(own.sum())))
+            bound = found.error_bounds[label][value]
+            assert (bound.errors, bound.count) == (errors, own.sum())
+            assert bound.bound == pytest.approx(expected)
+
+
+def test_a_promise_of_each_label_is_kept_by_each() -> None:
+    data = drawn()
+    found = judged(data, max_error=0.2, max_error_of="label")
+    cuts = [rule.cut for rule in found.acceptance]
+    assert cuts[1] < np.inf
+    assert cuts[2] == np.inf, "the label of noise keeps no promise"
+    for label, rule in enumerate(found.acceptance):
+        known = data["human"][:, label]
+        decided = found.probabilities[known, label] > found.cell_thresholds[known, label]
+        own = found.accepted[known, label]
+        wrong = (decided != data["labels"][known, label])[own]
+        assert (rule.errors, rule.count) == (wrong.sum(), wrong.size)
+        if wrong.size:
+            assert rule.bound == pytest.approx(float(upper_bound(rule.errors, rule.count)))
+            assert rule.bound <= 0.2
+    pooled = judged(data, max_error=0.2).acceptance
+    assert pooled[0] is pooled[1] is pooled[2]
+
+
 def test_noise_in_scenes_is_called_neither_learnable_nor_below_chance() -> None:
     """Frames of a scene share labels and scores; the whole judgement takes a scene as one."""
     learnable, held = 0, 0
@@ -206,9 +273,8 @@ def test_noise_in_scenes_is_called_neither_learnable_nor_below_chance() -> None:
         labels = (rng.random((40, 2)) < 0.4).astype(np.int8)[scenes]
         logits = rng.normal(size=(40, 2))[scenes] + 0.1 * rng.normal(size=(200, 2))
         folds = (rng.permutation(40) % FOLDS)[scenes]
-        found = judge(
-            logits, labels, labels >= 0, folds, scenes, {}, threshold="matched", seed=seed
-        )
+        rules = DecisionRules("matched", seed)
+        found = judge(logits, labels, labels >= 0, folds, scenes, {}, rules)
         learnable += sum(verdict.learnable for verdict in found.verdicts)
         held += found.macro_roc_auc.low <= 0.5 <= found.macro_roc_auc.high
     assert learnable <= 3
@@ -222,7 +288,7 @@ def test_eighty_labels_of_a_thousand_images_are_judged_in_seconds() -> None:
     human = rng.random(labels.shape) < 0.8
     for groups in (np.arange(1000), np.arange(1000) // 2):
         started = time.process_time()
-        judge(logits, labels, human, groups % 5, groups, {}, threshold="matched", seed=0)
+        judge(logits, labels, human, groups % 5, groups, {}, DecisionRules("matched", 0))
         assert time.process_time() - started < 20
 
 

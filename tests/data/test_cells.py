@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,6 +75,16 @@ def test_proposal_that_was_not_accepted_stays_missing():
     cells = frame()
     cells.loc[2, "value"] = 1
     full = with_cells(table(), cells)
+    assert full.source[1, 0] == Source.MISSING
+
+
+def test_guess_that_was_not_accepted_is_missing_where_labels_csv_holds_it():
+    cells, plain = frame(), table()
+    cells.loc[2, "value"] = 1
+    values = np.array([[*plain.values[0]], [1, 1]], np.int8)
+    source = np.ones_like(plain.source)
+    full = with_cells(replace(plain, values=values, source=source), cells)
+    assert full.values.tolist() == table().values.tolist()
     assert full.source[1, 0] == Source.MISSING
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlc_jax.data.folds import assign_folds, groups_of_copies, rotations
+from mlc_jax.data.folds import assign_folds, divide, groups_of_copies, rotations
 from mlc_jax.errors import ConfigError
 
 
@@ -65,3 +65,21 @@ def test_rotations_part_the_rows_and_every_row_is_predicted_once() -> None:
 def test_too_few_or_too_many_folds_are_refused(folds: int) -> None:
     with pytest.raises(ConfigError, match=f"config.folds={folds}"):
         assign_folds(np.arange(10), random_labels(10, 0), folds, 0)
+
+
+def test_a_large_group_leaves_folds_as_even_as_it_can() -> None:
+    """A group of 60 among 200: it is dealt first, and the others fill up around it."""
+    groups = np.concatenate([np.zeros(60, np.int64), np.arange(1, 141)])
+    labels = random_labels(200, 0)
+    for seed in range(10):
+        sizes = np.sort(np.bincount(assign_folds(groups, labels, 5, seed), minlength=5))
+        assert sizes[-1] == 60
+        assert np.ptp(sizes[:4]) <= 12
+
+
+def test_a_large_group_is_not_the_test_split() -> None:
+    groups = np.concatenate([np.zeros(120, np.int64), np.arange(1, 81)])
+    for seed in range(10):
+        division = divide(groups, random_labels(200, 1), 0.2, 3, seed)
+        assert division.test.size <= 60
+        assert set(range(120)) <= set(division.held_in.tolist())

@@ -88,7 +88,15 @@ def test_figures_of_every_label_stand_in_their_row(demo: tuple[Path, dict[str, A
         assert trust["Blanks told"] == f"{guards['blankness']['auc']['value']:.3f}"
         assert trust["Brier"].startswith(f"{metrics['brier']:.3f}before ")
 
-        figures = page.row(2, name)
+        errors = page.row(2, name)
+        zeros, ones = label["error"]["zeros"], label["error"]["ones"]
+        assert errors["Filled with 0"] == str(zeros["filled"])
+        assert errors["Filled with 1"] == str(ones["filled"])
+        assert errors["At most"] == f"{100 * zeros['bound']:.1f}\u202f%"
+        assert errors["At most, of ones"] == f"{100 * ones['bound']:.1f}\u202f%"
+        assert errors["Of these wrong"].endswith(f"{ones['errors']} of {ones['count']}")
+
+        figures = page.row(3, name)
         assert figures["p"] == "0.0004"
         for metric, value in metrics.items():
             shown = figures[METRICS[metric].title]
@@ -146,7 +154,7 @@ def test_undefined_figures_have_their_reason(hostile: tuple[Path, dict[str, Any]
     page = Parsed(workdir / "report.html")
     label = summary["labels"]["always"]
     reason = label["undefined"]["roc_auc"]
-    row = page.row(2, "always")
+    row = page.row(3, "always")
     assert row["ROC AUC"] == row["MCC"] == "–1"
     assert row["Known"] == str(label["known"])
     assert reason in [attributes.get("title") for attributes in page.all("span")]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlc_jax.assess.acceptance import upper_bound
 from mlc_jax.assess.calibration import sigmoid
 from mlc_jax.assess.intervals import macro_roc_auc_interval
 from mlc_jax.assess.learnability import prior_log_loss
@@ -141,6 +142,7 @@ def _label(
         "prevalence": _prevalence(truth, mask, probabilities, fitted),
         "suspects": 0,
         "guards": _guards(value, mask, probabilities),
+        "error": _errors(truth, mask, probabilities > limit, filled, fitted),
     }
     if demo:
         count = len(filled)
@@ -157,6 +159,21 @@ def _prevalence(
     chance = np.full(labels.shape, mask.mean())
     groups = np.arange(len(labels))
     return population_prevalence(labels, mask, probabilities, chance, groups)._asdict()
+
+
+def _errors(
+    truth: np.ndarray, mask: np.ndarray, said: np.ndarray, filled: np.ndarray, fitted: bool
+) -> dict[str, Any]:
+    record: dict[str, Any] = {"cut": 0.0, "expected": None}
+    if fitted:
+        record["expected"] = float((said != truth)[mask].mean())
+    for value, name in enumerate(("zeros", "ones")):
+        own = mask & (said == value) & fitted
+        errors, count = int((truth != value)[own].sum()), int(own.sum())
+        bound = float(upper_bound(errors, count))
+        count_filled = int((filled == value).sum())
+        record[name] = {"filled": count_filled, "errors": errors, "count": count, "bound": bound}
+    return record
 
 
 def _guards(value: np.ndarray, mask: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
@@ -231,6 +248,7 @@ def _summary(labels: dict[str, Any], rows: int, left_out: int, demo: bool) -> di
         "labels": labels,
         "acceptance": {
             "max_error": 1.0,
+            "max_error_of": "pooled",
             "cut": 0.0,
             "known_coverage": 1.0,
             "known_errors": 0,
