@@ -222,6 +222,7 @@ def test_every_number_and_name_is_checked() -> None:
         "data.names",
         "data.suffix",
         "data.prefix",
+        "data.follow_links",
         "data.groups",
         "data.split",
         "backbone.name",  # when the backbone is loaded, before anything long
