@@ -232,7 +232,6 @@ def test_every_number_and_name_is_checked() -> None:
         "features.cache",
         "features.measure",
         "accept_changes",
-        "data.follow_links",
         "dry_run",
         "augment.horizontal_flip",
         "augment.vertical_flip",
