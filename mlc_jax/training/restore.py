@@ -214,7 +214,7 @@ def run_config(run: Run, weights: str = "") -> ConfigDict:
     config.data.groups, config.data.split = run.groups, run.split
     config.features.file = run.features_file
     drawn = run.demo and not run.summary["config"]["data"]["labels"]
-    config.data.labels = "" if drawn else str(run.labels_file)
+    config.data.labels = "" if drawn else run.labels_source
     config.data.images = "" if drawn else str(run.image_folder)
     # The demo does without ImageNet's weights where they are not to be had, and stays with random
     # ones. A list says for itself which of several are random.
