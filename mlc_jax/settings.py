@@ -178,6 +178,8 @@ def with_local_paths(config: ConfigDict, prefix: str = "config") -> ConfigDict:
         name = f"{prefix}.{key}"
         if isinstance(value, ConfigDict):
             config[key] = with_local_paths(value, name)
+        elif isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], str):
+            config[key] = (local_path(value[0], name),)  # a file that stands for a list
         elif isinstance(value, str):
             # Of weights there may be several, joined by commas.
             config[key] = ",".join(local_path(part, name) for part in value.split(","))

@@ -222,13 +222,13 @@ def test_every_number_and_name_is_checked() -> None:
         "data.names",
         "data.suffix",
         "data.prefix",
+        "data.follow_links",
         "data.groups",
         "data.split",
         "backbone.name",  # when the backbone is loaded, before anything long
         "backbone.weights",
         "backbone.layer",
         "backbone.fold_batch_norm",  # booleans have no bad value
-        "data.follow_links",
         "features.cache",
         "features.measure",
         "accept_changes",

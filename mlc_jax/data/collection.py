@@ -256,6 +256,11 @@ def _check_budget(
     told = f"{len(quarantine)} of {total} rows cannot be used: {first}"
     if not usable or len(quarantine) > budget * total:
         reasons = {item.reason for item in quarantine}
+        if "outside_root" in reasons:
+            raise LabelsError(
+                f"{told}; links that lead out of the image folder are followed with "
+                "--config.data.follow_links=true"
+            )
         if not usable and reasons == {"absent"}:
             raise LabelsError(
                 f"{told}; none of these names is in the image folder: give the folder that holds "

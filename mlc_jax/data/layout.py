@@ -16,17 +16,23 @@ SPACE_REMEDY = (
 )
 
 
+def _normal(name: str) -> str:
+    """A column's name in lower case, with spaces for underscores and hyphens."""
+    return " ".join(re.sub(r"[_\-\s]+", " ", name).split()).casefold()
+
+
 def _words(text: str) -> frozenset[str]:
-    return frozenset(text.replace("_", " ").split("|"))
+    return frozenset(map(_normal, text.split("|")))
 
 
 FILE_HEADERS = _words(
     "filename|file name|file|name|path|image|image name|imagename|image id|imageid|img|img name|id|"
     "fname|photo|picture|filepath|file path|image path|img path|image index|image file|source|"
-    "image\\label|image/label|images|uuid|img id|key"
+    "image\\label|image/label|images|uuid|img id|key|dicom id|image uid|photo id|sopinstanceuid"
 )
 ANNOTATORS = _words(
     "annotator|annotators|annotator id|rater|rater id|rad id|reader|reader id|worker|worker id|"
+    "user|username|annotated by|labeled by|labelled by|"
     "workerid|labeler|labeller|completed by|observer|expert|radiologist"
 )
 # Never labels.
@@ -35,7 +41,7 @@ NO_LABELS = ANNOTATORS | _words(
     "study uid|studyinstanceuid|series id|subject id|patient id|patientid|user id|frontal/lateral|"
     "ap/pa|created at|updated at|lead time|annotation id|task id|timestamp|md5|sha1|sha256|"
     "unnamed: 0|follow-up #|patient age|patient gender|patient sex|view position|"
-    "originalimage[width|originalimagepixelspacing[x|width|height"
+    "originalimage[width|height]|originalimagepixelspacing[x|y]|width|height"
 )
 # Seldom labels: with 0 and 1 in them, a person has to say.
 HARDLY_LABELS = _words(
@@ -56,6 +62,7 @@ LONG_VALUES = _words(
     "value|present|presence|confidence|answer|response|truth|is present|positive|result|label|"
     "label value|score|target"
 )
+_FRACTION = re.compile(r"0?[.,]\d*[1-9]\d*")
 _TOTALS = _words("total|totals|sum|count|mean|average|grand total|summe|gesamt|all|prevalence")
 
 
@@ -179,10 +186,6 @@ def _is_header(sample: list[list[str]], options: ReadOptions, meanings: Meanings
     )
 
 
-def _normal(name: str) -> str:
-    return " ".join(re.sub(r"[_\-\s]+", " ", name).split()).casefold()
-
-
 def _is_ragged(sample: list[list[str]], header: bool, meanings: Meanings) -> bool:
     """Whether rows are a file name and then as many labels as apply."""
     body = sample[1:] if header else sample
@@ -281,19 +284,43 @@ def _assign(
             if len(names) > 2:
                 _ask_if_binary(where, name, column, names, layout.file, meanings)
             layout.left_out[number] = "its name says that it is no label"
+        elif plain in TAG_HEADERS and _are_classes(column):
+            others.append(number)
         elif 2 * sum(map(meanings.is_label, column)) >= len(column):
             labels.append(number)
         else:
             others.append(number)
     layout.empty = tuple(empty)
+    if layout.header and not options.label_columns and not options.soft:
+        hard = {n for n in labels if _is_hard(columns[n], meanings)}
+        tagged = any(_normal(names[n]) in TAG_HEADERS for n in others)
+        if hard or tagged:  # numbers between 0 and 1 beside those are no labels
+            soft = [n for n in labels if n not in hard and any(columns[n])]
+            labels = [n for n in labels if n not in soft]
+            others = sorted(others + soft)
     if len(names) == 2 and layout.left_out and not options.ignore_columns:
-        labels = [number for number in layout.left_out if number not in (layout.tags,)]
-        layout.left_out = {}  # the only column there is, whatever its name
+        # The only column there is, whatever its name.
+        labels = [n for n in layout.left_out if any(map(meanings.is_label, columns[n]))]
+        others = [n for n in layout.left_out if n not in labels]
+        layout.left_out = {}
     if layout.tags is not None:
         layout.left_out |= dict.fromkeys(others + labels, "config.data.tags_column names another")
         return
     _find_form(where, layout, columns, labels, others, options)
     _check_names(where, layout)
+
+
+def _is_hard(column: list[str], meanings: Meanings) -> bool:
+    """Whether a column holds labels, and no number that looks like a soft one."""
+    return any(map(meanings.is_label, filter(None, column))) and not any(
+        map(_FRACTION.fullmatch, column)
+    )
+
+
+def _are_classes(column: list[str]) -> bool:
+    """Whether a column holds numbers of classes: whole, not only 0 and 1."""
+    parts = [part for text in column for part in re.split(r"[\s,;|]+", text) if part]
+    return bool(parts) and all(map(str.isdecimal, parts)) and any(int(part) > 1 for part in parts)
 
 
 def _is_index(plain: str, column: list[str], number: int) -> bool:
@@ -353,7 +380,8 @@ def _find_form(
         layout.long, layout.suffixed = (layout.file, labels[0]), True
         return
     tagged = [n for n in others if plain[n] in TAG_HEADERS]
-    few = [n for n in others if len({text for text in columns[n] if text}) <= 4]
+    most = 4 if len(others) > 1 else 2
+    few = [n for n in others if len({text for text in columns[n] if text}) <= most]
     if not labels and tagged:
         layout.tags = tagged[0]
     elif not labels and len(others) == 1 and others != few:

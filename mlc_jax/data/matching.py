@@ -1,6 +1,7 @@
 """The names in a label file and the images in a folder: which is which, and how that was found."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from mlc_jax.data.layout import IMAGE_SUFFIXES
 from mlc_jax.errors import LabelsError
 from mlc_jax.label_settings import ReadOptions
 
+_UPLOADED = re.compile(r"[0-9a-f]{8}-")
 ENOUGH = 0.99  # of the names have to be found for a way to be taken by itself
 
 
@@ -91,7 +93,9 @@ def _parts(name: str) -> list[str]:
 
 
 def _last(name: str) -> str:
-    return (_parts(name) or [""])[-1]
+    parts = _parts(name) or [""]
+    # Label Studio puts eight digits before the name of a file that was uploaded.
+    return _UPLOADED.sub("", parts[-1], count=1) if "upload" in parts[:-1] else parts[-1]
 
 
 def _stem(name: str) -> str:

@@ -162,7 +162,7 @@ def _read_wide(
     notes = rows.notes
     count = len(names) if options.ours else _without_totals(names, coded, list(codes), meanings)
     if count < len(names):
-        notes.append(f"{len(names) - count} rows of totals at the end are passed over")
+        notes.append(f"{len(names) - count} rows of totals or notes at the end are passed over")
         del names[count:], kept[count:]
         coded, rows_of = coded[:count], rows_of[:count]
     values, texts = _values(where, sheet.by_spaces, layout, coded, list(codes), rows_of, meanings)
@@ -264,12 +264,15 @@ def _many_texts(
 def _without_totals(
     names: list[str], coded: np.ndarray, texts: list[str], meanings: Meanings
 ) -> int:
-    """How many rows there are before those at the end that sum up."""
+    """How many rows there are before those at the end that sum up, or say where it comes from."""
     count = len(names)
     while count > 1 and len(names) - count < 3 and is_total(names[count - 1]):
         if all(meanings.get(texts[code]) is not None for code in np.unique(coded[count - 1])):
             break  # an image of that name
         count -= 1
+    blank = all(not texts[code].strip() for code in np.unique(coded[count - 1]))
+    if blank and count > 1 and is_image_name(names[0]) and not is_image_name(names[count - 1]):
+        count -= 1  # a note below the table
     return count
 
 
@@ -421,9 +424,11 @@ def _tag_splitter(
     if options.tags_separator:
         separator = _SEPARATORS.get(options.tags_separator, options.tags_separator)
         return lambda text: _split(text, separator)
-    wholes = list(dict.fromkeys(text.strip() for text in texts if not meanings.is_missing(text)))
-    if wholes and all(text[0] in "[{(" for text in wholes):
-        return lambda text: _from_list(where, text)
+    stripped = (text.strip() for text in texts if not meanings.is_missing(text))
+    wholes = [text for text in dict.fromkeys(stripped) if text]
+    if any(text[0] in "[{" for text in wholes):
+        # Label Studio writes one choice as it is, and several as a list.
+        return lambda text: _from_list(where, text) if text.strip()[:1] in "[{" else [text.strip()]
     for separator in "|;,":
         if any(separator in text for text in wholes):
             return lambda text: _split(text, separator)

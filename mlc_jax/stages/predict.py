@@ -27,6 +27,7 @@ from mlc_jax.files.runs import open_run
 from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
 from mlc_jax.report.annotate import write_annotated
+from mlc_jax.report.fonts import lacking
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.provenance import plain
 from mlc_jax.training.restore import TrainedRun, open_classifier, scorer
@@ -86,6 +87,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         results.replace(journal.note)
 
         pictures = workdir / "annotated"
+        if config.annotate and (without := lacking(trained.names)):
+            journal.warn(
+                f"no font of this machine has all letters of {', '.join(map(shown, without))}: "
+                "boxes stand for them on the pictures; install one that has, such as Noto"
+            )
         tally = Tally(np.zeros(len(trained.names), np.int64), np.zeros(len(trained.names)))
         with (
             journal.phase("predict", 0, "images") as advance,

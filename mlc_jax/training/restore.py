@@ -206,7 +206,7 @@ def run_config(run: Run, weights: str = "") -> ConfigDict:
     config = ConfigDict(as_given(_merged(plain(training_config(run.job)), run.inputs["config"])))
     config.data.groups, config.data.split = run.groups, run.split
     drawn = run.demo and not run.summary["config"]["data"]["labels"]
-    config.data.labels = "" if drawn else str(run.labels_file)
+    config.data.labels = "" if drawn else run.labels_source
     config.data.images = "" if drawn else str(run.image_folder)
     # The demo does without ImageNet's weights where they are not to be had, and stays with random
     # ones. A list says for itself which of several are random.

@@ -29,12 +29,15 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def opened(data: Path, text: str, budget: float = 0.5) -> tuple[Collection, str]:
+def opened(
+    data: Path, text: str, budget: float = 0.5, follow_links: bool = False
+) -> tuple[Collection, str]:
     """The collection of a labels file, and all that was said."""
     (data / "labels.csv").write_text(text)
     config: ConfigDict = get_config()
     config.data.labels, config.data.images = str(data / "labels.csv"), str(data / "images")
     config.data.image_size, config.data.max_bad_fraction = (32, 32), budget
+    config.data.follow_links = follow_links
     journal = Journal()
     made = open_collection(resolve(config, lambda _: None), data / "cache", journal)
     return made, "\n".join(journal.notes)
@@ -81,3 +84,19 @@ def test_where_no_image_is_found_a_larger_budget_is_not_proposed(data: Path) -> 
     with pytest.raises(LabelsError, match=r"config\.data\.suffix") as caught:
         opened(data, "filename,x,y\np.png,1,0\nq.png,0,1\n", 0.1)
     assert "raise it" not in str(caught.value)
+
+
+def test_links_out_of_the_folder_are_followed_where_a_key_allows_it(data: Path) -> None:
+    """As DVC, git-annex and Hugging Face's cache make them."""
+    (data / "store").mkdir()
+    for name in ("a.png", "b.bmp", "deep/c.tiff"):
+        stored = data / "store" / Path(name).name
+        (data / "images" / name).rename(stored)
+        (data / "images" / name).symlink_to(stored)
+    with pytest.raises(LabelsError, match=r"outside_root.*--config\.data\.follow_links=true"):
+        opened(data, SOUND)
+    collection, _ = opened(data, SOUND, follow_links=True)
+    assert collection.table.filenames == ("a.png", "b.bmp", "deep/c.tiff")
+    assert len(collection.images) == 3
+    with pytest.raises(LabelsError, match="unsafe_path"):
+        opened(data, "filename,x\n../store/a.png,1\n../store/b.bmp,0\n", follow_links=True)

@@ -267,3 +267,56 @@ def test_encodings_are_named_not_guessed(tmp_path: Path) -> None:
     assert file.table.names == ("пустыня", "горы")
     with pytest.raises(LabelsError, match="is no encoding"):
         read(tmp_path, text, encoding="base64")
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("ID,Label\n5c27,8|5|0\n5fb6,14|0\n60b5,6|1\n", "Label"),
+        ("image_id,label\na.jpg,0\nb.jpg,3\nc.jpg,1\nd.jpg,1\ne.jpg,0\n", "label"),
+        ("image,scene\na.jpg,beach\nb.jpg,forest\nc.jpg,city\nd.jpg,beach\n", "scene"),
+        (
+            "Image Index,Finding Labels,View Position,OriginalImagePixelSpacing[x,y]\n"
+            "1_000.png,Mass,PA,0.143,0.143\n2_000.png,Mass|Edema,AP,0.171,0.171\n",
+            "Finding Labels",
+        ),
+    ],
+    ids=["pipes", "classes", "words", "NIH"],
+)
+def test_a_list_of_labels_is_seen_as_one(tmp_path: Path, text: str, column: str) -> None:
+    with pytest.raises(LabelsError) as caught:
+        read(tmp_path, text)
+    assert f"--config.data.tags_column={column}" in str(caught.value)
+    assert "--config.data.absent=false" in str(caught.value)
+
+
+def test_numbers_beside_labels_are_asked_about(tmp_path: Path) -> None:
+    text = "filename,sea,sky,weight\na.jpg,1,0,1.0\nb.jpg,0,1,0.25\n"
+    with pytest.raises(LabelsError, match=r"--config\.data\.ignore_columns=weight"):
+        read(tmp_path, text)
+    file = read(tmp_path, text, ignore_columns=("weight",))
+    assert file.table.names == ("sea", "sky")
+    assert file.extra_columns == {"weight": ("1.0", "0.25")}
+
+
+def test_a_note_below_the_table_is_no_image(tmp_path: Path) -> None:
+    file = read(tmp_path, FORMS["plain"] + "Made by me in 2024,,\n")
+    assert file.table.filenames == FILES
+    assert "1 rows of totals or notes at the end are passed over" in file.notes
+
+
+def test_label_studio_s_csv(tmp_path: Path) -> None:
+    text = (
+        "image,id,choice,annotator,annotation_id,created_at,updated_at,lead_time\n"
+        '/data/upload/1/0a1b2c3d-a.jpg,1,"{""choices"": [""sea"", ""sky""]}",1,1,x,y,3.1\n'
+        "/data/upload/1/0a1b2c3e-b.jpg,2,sea,1,2,x,y,3.2\n"
+    )
+    file = read(tmp_path, text, absent="false")
+    assert file.table.names == ("sea", "sky")
+    assert file.table.values.tolist() == [[1, 1], [1, 0]]
+    assert matched(list(file.table.filenames), ["a.jpg", "b.jpg"]) == ["a.jpg", "b.jpg"]
+
+
+def test_words_that_were_given_and_stand_nowhere_are_named(tmp_path: Path) -> None:
+    file = read(tmp_path, FORMS["plain"], true_values=("ja",))
+    assert "config.data.true_values names 'ja', which no label cell holds" in file.notes

@@ -31,7 +31,10 @@ def read(path: Path, options: ReadOptions) -> Sheet:
     text = open_text(path, encoding=options.encoding)
     notes = [f"encoding {text.encoding}" + (" with byte order mark" if text.mark else "")]
     stated = _STATED.fullmatch(next(text.lines(), "").strip().strip('"'))
-    separator = stated[1] if stated else _separator(text, Meanings(options))
+    if options.ours:
+        separator = ","
+    else:
+        separator = stated[1] if stated else _separator(text, Meanings(options))
     notes.append(f"separated by {NAMES.get(separator, separator)}")
     skipped = int(bool(stated))
 
@@ -45,19 +48,23 @@ def _separator(text: TextFile, meanings: Meanings) -> str:
     """The separator under which most records have the commonest width and are labels."""
     samples = {separator: _sample(text, separator) for separator in NAMES}
 
-    def score(separator: str) -> tuple[float, float, bool]:
+    def score(separator: str) -> tuple[bool, bool, float, float, bool]:
         body = samples[separator][1:] or samples[separator]
         width = common_width(body)
         if width < 2:
-            return 0.0, 0.0, False
+            return False, False, 0.0, 0.0, False
         even = [fields for fields in body if len(fields) == width]
         labels = sum(meanings.is_label(field) for fields in even for field in fields[1:])
+        # Under the right separator few file names hold another one.
+        others = [other for other in ",;\t|" if other != separator]
+        torn = sum(any(other in fields[0] for other in others) for fields in even)
         regular = len(even) / len(body)
         fits = len(samples[separator][0]) == width
-        return regular * labels / (len(even) * (width - 1)), regular, fits
+        share = regular * labels / (len(even) * (width - 1))
+        return True, 2 * torn <= len(even), share, regular, fits
 
     separator = max(NAMES, key=score)
-    if score(separator)[:2] == (0.0, 0.0):
+    if not score(separator)[0]:
         row, fields = next(text.records("\t"), (1, [""]))  # raises what kept the samples empty
         raise LabelsError(
             f"{text.path}, row {row}: {shown(fields[0])} holds no comma, semicolon, tab or space "
