@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from mlc_jax.errors import CheckpointError
 from mlc_jax.files.digest import digest_json
 
-PATHS = ("labels", "images", "groups", "split", "weights")
+PATHS = ("labels", "images", "groups", "split", "weights", "file")
 SHOWN = 5
 SCANNED = 1000  # entries of one folder that are looked at for other runs
 
@@ -35,6 +35,7 @@ class Run:
         with commas between them); where the run was moved and they are no longer there, the place
         that lies to the run as they did.
       groups, split: config.data.groups and config.data.split, with paths likewise.
+      features_file: config.features.file, with paths likewise; empty where images were read.
       weights_source: config.backbone.weights, with paths likewise.
       random: whether weights of its backbone were random.
     """
@@ -52,6 +53,7 @@ class Run:
     image_folder: Path
     groups: str
     split: str
+    features_file: str
     weights_source: str
     random: bool
 
@@ -142,7 +144,9 @@ def open_run(
     then = workdir
     if "paths" in summary:
         then = Path(of_summary("paths.workdir", str))
-        stored |= {name: of_summary(f"paths.{name}", str) for name in PATHS}
+        # A run of an earlier version lacks the file of own features.
+        there = summary["paths"]
+        stored |= {name: of_summary(f"paths.{name}", str) for name in PATHS if name in there}
     else:  # of an earlier version, which kept them as they were typed
         for name in ("labels", "images"):
             stored[name] = of_summary(f"config.data.{name}", str)
@@ -164,6 +168,7 @@ def open_run(
         image_folder=_found(images, then, workdir),
         groups=_found_names(stored["groups"], then, workdir),
         split=_found_names(stored["split"], then, workdir),
+        features_file=_found_names(stored["file"], then, workdir),
         weights_source=_found_names(stored["weights"], then, workdir),
         random=of_summary("backbone.random", bool),
     )
