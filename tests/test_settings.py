@@ -229,7 +229,6 @@ def test_every_number_and_name_is_checked() -> None:
         "backbone.weights",
         "backbone.layer",
         "backbone.fold_batch_norm",  # booleans have no bad value
-        "data.follow_links",
         "features.cache",
         "features.measure",
         "accept_changes",
