@@ -29,6 +29,8 @@ def get_config() -> ConfigDict:
     config.data.follow_links = False  # true: links in that folder may lead out of it
     # Of other data, a column of the labels file or a file of file names and values: images that go
     config.data.groups = ""  # together; those of a group that was learned from are left out
+    config.features = ConfigDict()
+    config.features.file = ""  # of a run on own features: theirs of these images
     config.batch_size = 0  # images per call of the backbone; 0: chosen for the device
     config.parallel = "jit"  # jit | pmap; an impute run keeps its own
     return config

@@ -23,6 +23,8 @@ def get_config() -> ConfigDict:
     config.data.follow_links = False  # true: links in the folder may lead out of it
     config.data.root = ""  # of the paths in a list; empty: the folder that the list lies in
     config.annotate = False  # true: pictures with their labels written on them, under annotated/
+    config.features = ConfigDict()
+    config.features.file = ""  # of a run on own features: theirs of these images
     config.batch_size = 0  # images per call of the backbone; 0: chosen for the device
     config.parallel = "jit"  # jit | pmap
     return config

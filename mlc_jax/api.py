@@ -282,7 +282,7 @@ def read_labels(labels: FilePath, **keys: Any) -> pd.DataFrame:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{name}={value!r}: {error}") from error
     config.data.labels = os.fspath(labels)
-    file = convert_stage.read(config)
+    file = convert_stage.read(with_local_paths(config))
     return labels_frame(file)
 
 

@@ -76,6 +76,8 @@ def training_config(stage: str) -> ConfigDict:
 
     config.features = ConfigDict()
     config.features.views = config_dict.placeholder(int)  # augmented views beside the image itself
+    # Own features instead of images: .npy with names in .txt, .npz, .parquet or .safetensors
+    config.features.file = ""
     config.features.cache = True  # false: run the backbone inside every step, as fine-tuning does
     # float16 | bfloat16 | float32, in the cache; float32 where gradients pass through them
     config.features.dtype = config_dict.placeholder(str)
@@ -178,6 +180,8 @@ def with_local_paths(config: ConfigDict, prefix: str = "config") -> ConfigDict:
         name = f"{prefix}.{key}"
         if isinstance(value, ConfigDict):
             config[key] = with_local_paths(value, name)
+        elif isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], str):
+            config[key] = (local_path(value[0], name),)  # a file that stands for a list
         elif isinstance(value, str):
             # Of weights there may be several, joined by commas.
             config[key] = ",".join(local_path(part, name) for part in value.split(","))
@@ -198,12 +202,18 @@ def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:
       ConfigError: a value that cannot be used, naming key, value and remedy.
     """
     config = config.copy_and_resolve_references()
-    if bool(config.data.labels) != bool(config.data.images):
+    own = bool(config.features.file)
+    if own and not config.data.labels:
+        raise ConfigError("config.features.file needs config.data.labels, the labels of its rows")
+    if not own and bool(config.data.labels) != bool(config.data.images):
         raise ConfigError(
             "config.data.labels and config.data.images go together: give both, or neither for the "
             "embedded demo"
         )
     config.data.demo = demo = is_demo(config)
+    if own and config.head.name != "linear":
+        config.head.name = "linear"
+        note("head.name=linear: own features are vectors, which have no places for a conv head")
     linear = (config.head.name or "conv") == "linear"
     tuned = config.backbone.trainable != "none"
     chosen: dict[str, Any] = {
@@ -212,8 +222,8 @@ def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:
         "backbone.layer": "",
         "head.name": "conv",
         "data.image_size": (64, 64) if demo else (450, 350),
-        "features.views": 1 if demo else 8,
-        "features.dtype": "float32" if tuned else "float16",
+        "features.views": 0 if own else (1 if demo else 8),
+        "features.dtype": "float32" if tuned or own else "float16",
         "epochs": 15 if demo else 40,
         "optimizer.learning_rate": 3e-3 if linear else (3e-4 if demo else 1e-5),
         "optimizer.l2": 200.0 if linear else 0.0,
@@ -356,6 +366,19 @@ def _check(config: ConfigDict) -> None:
         checks["backbone.layer"] = (
             "none while the last block is fine-tuned, since what is after the layer is not used",
             not config.backbone.layer,
+        )
+    if config.features.file:
+        checks["backbone.trainable"] = (
+            "none with config.features.file, which comes from no network",
+            config.backbone.trainable == "none",
+        )
+        checks["features.cache"] = (
+            "true with config.features.file, which is read as it is",
+            bool(config.features.cache),
+        )
+        checks["dry_run"] = (
+            "no --dry_run with config.features.file: nothing is extracted",
+            not config.dry_run,
         )
     for key, (expected, good) in checks.items():
         if not good:

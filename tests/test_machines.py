@@ -39,11 +39,13 @@ def test_a_tilde_is_the_home_folder_in_every_path(
     config.data.labels, config.data.images = "~/labels.csv", "~"
     config.backbone.weights = "random,~/w.h5"
     config.backbone.layer = "a~b"
+    config.data.names = ("~/names.txt",)
     made = with_local_paths(config)
     assert made.data.labels == f"{tmp_path}/labels.csv"
     assert made.data.images == str(tmp_path)
     assert made.backbone.weights == f"random,{tmp_path}/w.h5"
     assert made.backbone.layer == "a~b"
+    assert made.data.names == (f"{tmp_path}/names.txt",)
     assert config.data.labels == "~/labels.csv"
     monkeypatch.setenv("MLC_JAX_CACHE", "~/cache")
     assert cache_folder() == tmp_path / "cache"

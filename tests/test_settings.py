@@ -230,6 +230,7 @@ def test_every_number_and_name_is_checked() -> None:
         "backbone.layer",
         "backbone.fold_batch_norm",  # booleans have no bad value
         "features.cache",
+        "features.file",  # when the file is read, before anything else
         "features.measure",
         "accept_changes",
         "dry_run",

@@ -15,7 +15,8 @@ from mlc_jax.assess.acceptance import (
     confidence_of,
     error_bound,
 )
-from mlc_jax.assess.calibration import apply_platt, cross_fitted_platt, sigmoid
+from mlc_jax.assess.beta_calibration import cross_fitted_calibration
+from mlc_jax.assess.calibration import sigmoid
 from mlc_jax.assess.intervals import Interval, macro_roc_auc_interval
 from mlc_jax.assess.learnability import Verdict, learnable
 from mlc_jax.assess.metrics import BinaryMetrics, binary_metrics
@@ -125,12 +126,11 @@ def judge(
     mask = human.copy()
     mask[:, list(unfit)] = False
     logits = np.nan_to_num(logits)
-    probabilities, maps = cross_fitted_platt(logits, labels, mask, folds)
-    unfit = {**maps.reasons, **unfit}
+    probabilities, maps = cross_fitted_calibration(logits, labels, mask, folds)
+    unfit = {**maps.platt.reasons, **unfit}
     mask[:, list(unfit)] = False
     if not rules.calibrate:
         probabilities = sigmoid(logits)
-        maps.slopes[:], maps.intercepts[:] = 1.0, 0.0
     probabilities[:, list(unfit)] = np.nan
     finite = np.nan_to_num(probabilities)
     verdicts = learnable(labels, mask, logits, finite, folds, groups, seed=rules.seed)
@@ -147,8 +147,9 @@ def judge(
         # A cell that a person gave must not help to choose the threshold it is judged by. In the
         # probabilities of other folds it has a part, so each fold's own map, which has not seen it,
         # gives the probabilities among which that fold's threshold is chosen.
-        slopes, intercepts = maps.slopes[:, label, None], maps.intercepts[:, label, None]
-        own_map = apply_platt(logits[:, label], slopes, intercepts)
+        own_map = probabilities[:, label]
+        if rules.calibrate:
+            own_map = maps.by_fold(logits[:, label], label)
         by_fold = fold_thresholds(choose, *column[:2], own_map, folds)
         spreads[label] = spread_over_folds(by_fold)
         cell_thresholds[:, label] = np.where(

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from mlc_jax.data.cells import read_cells, with_cells
 from mlc_jax.data.dataset import ImageSet, prepare_images
 from mlc_jax.data.demo import draw_demo
+from mlc_jax.data.embeddings import open_embeddings
 from mlc_jax.data.labels import Conflict, read_labels, refuse_without_zeros
 from mlc_jax.data.raw_table import Quarantined
 from mlc_jax.data.receipt import Receipt
@@ -33,7 +35,7 @@ class Collection:
     Attributes:
       labels_file, image_folder: where they were read.
       table: labels of the usable images, in input order.
-      images: the prepared images.
+      images: the prepared images; or what stands in their place, an `EmbeddingSet`.
       quarantine: what was left out, and why.
       confidence: float64 [N, L], how probably each filled cell is right, by the cells.csv that lies
         beside the labels file; NaN for cells that no model filled.
@@ -77,15 +79,18 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         with leader_first(), journal.phase("draw the demo", 0, ""):
             demo = draw_demo(cache / "demo")
         labels_file, image_folder, truth_file = demo.labels, demo.images, demo.truth
-    if not image_folder.is_dir():
+    own = Path(config.features.file) if config.features.get("file", "") else None
+    if own is None and not image_folder.is_dir():
         raise LabelsError(f"config.data.images={str(image_folder)!r} is no folder")
-    listed = [name for _, name in Listing(image_folder, image_folder)]
+    # The rows of own features go by the names in their file, as they stand there.
+    listed = [] if own is not None else [name for _, name in Listing(image_folder, image_folder)]
     cells_file = labels_file.parent / "cells.csv"
     completed = labels_file.is_file() and cells_file.exists()
     # Of a completed table every column is a label, whatever its name.
     options = OURS if completed else ReadOptions.of(config.data)
     path = config.data.labels or str(labels_file)
-    file = read_labels(path, options, images=image_folder, listed=listed)
+    folder = image_folder if own is None else None
+    file = read_labels(path, options, images=folder, listed=listed)
     if not completed:
         refuse_without_zeros(file, options, str(labels_file))
     journal.note(f"{labels_file}: {', '.join(file.notes)}")
@@ -99,13 +104,17 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         leader_first(),
         journal.phase("prepare images", len(table.filenames), "images") as advance,
     ):
-        images = prepare_images(
-            image_folder,
-            table.filenames,
-            tuple(config.data.image_size),
-            cache,
-            advance,
-            follow_links=config.data.follow_links,
+        images = (
+            cast(ImageSet, open_embeddings(own, table.filenames, cache, advance))
+            if own is not None
+            else prepare_images(
+                image_folder,
+                table.filenames,
+                tuple(config.data.image_size),
+                cache,
+                advance,
+                follow_links=config.data.follow_links,
+            )
         )
     quarantine = file.quarantine + tuple(
         Quarantined(table.filenames[item.place], int(table.rows[item.place]), item.reason)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from mlc_jax.errors import CheckpointError
 from mlc_jax.files.digest import digest_json
 
-PATHS = ("labels", "images", "groups", "split", "weights")
+PATHS = ("labels", "images", "groups", "split", "weights", "file")
 SHOWN = 5
 SCANNED = 1000  # entries of one folder that are looked at for other runs
 
@@ -31,9 +31,11 @@ class Run:
       labels, images, weights: digests of what it was made from, of `inputs`.
       summary: summary.json.
       demo: whether its data are the embedded demo's.
-      labels_file, image_folder: of its data, as absolute paths; where the run was moved and they
-        are no longer there, the place that lies to the run as they did.
+      labels_source, image_folder: of its data, as absolute paths (of label files perhaps several,
+        with commas between them); where the run was moved and they are no longer there, the place
+        that lies to the run as they did.
       groups, split: config.data.groups and config.data.split, with paths likewise.
+      features_file: config.features.file, with paths likewise; empty where images were read.
       weights_source: config.backbone.weights, with paths likewise.
       random: whether weights of its backbone were random.
     """
@@ -47,10 +49,11 @@ class Run:
     weights: str
     summary: dict[str, Any]
     demo: bool
-    labels_file: Path
+    labels_source: str
     image_folder: Path
     groups: str
     split: str
+    features_file: str
     weights_source: str
     random: bool
 
@@ -71,7 +74,8 @@ def run_paths(workdir: Path, paths: Mapping[str, str]) -> dict[str, str]:
     Args:
       workdir: of the run.
       paths: the values of `PATHS`. Labels and images are empty for the embedded demo; groups and
-        split may be columns; weights may be names, and several, joined by commas.
+        split may be columns; of labels and weights there may be several, joined by commas, and
+        weights may be names.
     """
 
     def absolute(name: str, part: str) -> str:
@@ -79,11 +83,14 @@ def run_paths(workdir: Path, paths: Mapping[str, str]) -> dict[str, str]:
         return part if is_name or part in _NAMES else str(Path(part).absolute())
 
     return {"workdir": str(workdir.absolute())} | {
-        name: ",".join(absolute(name, part.strip()) for part in value.split(","))
-        if name == "weights"
-        else absolute(name, value)
+        name: ",".join(absolute(name, part.strip()) for part in _parts(name, value))
         for name, value in paths.items()
     }
+
+
+def _parts(name: str, value: str) -> list[str]:
+    several = name == "weights" or (name == "labels" and not Path(value).exists())
+    return value.split(",") if several else [value]
 
 
 def read_record(file: Path, named: str, jobs: Sequence[str]) -> dict[str, Any]:
@@ -137,7 +144,9 @@ def open_run(
     then = workdir
     if "paths" in summary:
         then = Path(of_summary("paths.workdir", str))
-        stored |= {name: of_summary(f"paths.{name}", str) for name in PATHS}
+        # A run of an earlier version lacks the file of own features.
+        there = summary["paths"]
+        stored |= {name: of_summary(f"paths.{name}", str) for name in PATHS if name in there}
     else:  # of an earlier version, which kept them as they were typed
         for name in ("labels", "images"):
             stored[name] = of_summary(f"config.data.{name}", str)
@@ -155,13 +164,12 @@ def open_run(
         weights=_item(inputs, named, "run.json", "weights", str),
         summary=summary,
         demo=demo,
-        labels_file=_found(labels, then, workdir),
+        labels_source=_found_names(labels, then, workdir),
         image_folder=_found(images, then, workdir),
-        groups=_found_name(stored["groups"], then, workdir),
-        split=_found_name(stored["split"], then, workdir),
-        weights_source=",".join(
-            _found_name(part.strip(), then, workdir) for part in stored["weights"].split(",")
-        ),
+        groups=_found_names(stored["groups"], then, workdir),
+        split=_found_names(stored["split"], then, workdir),
+        features_file=_found_names(stored["file"], then, workdir),
+        weights_source=_found_names(stored["weights"], then, workdir),
         random=of_summary("backbone.random", bool),
     )
 
@@ -217,9 +225,17 @@ def _item(record: dict[str, Any], named: str, file: str, path: str, kind: type[V
     return value
 
 
-def _found_name(name: str, then: Path, now: Path) -> str:
-    """A name, of weights or a column, as it is; an absolute path as `_found` finds it."""
-    return str(_found(name, then, now)) if Path(name).is_absolute() else name
+def _found_names(value: str, then: Path, now: Path) -> str:
+    """Names, of weights or columns, as they are; absolute paths among them as `_found` finds them.
+
+    A single path may hold a comma, so it is looked for as a whole first.
+    """
+    if Path(value).is_absolute() and (whole := _found(value, then, now)).exists():
+        return str(whole)
+    parts = (part.strip() for part in value.split(","))
+    return ",".join(
+        str(_found(part, then, now)) if Path(part).is_absolute() else part for part in parts
+    )
 
 
 def _found(path: str, then: Path, now: Path) -> Path:

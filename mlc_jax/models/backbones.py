@@ -114,6 +114,7 @@ class Backbone:
       layer: the layer whose output the features are; empty for the last map.
       folded: whether batch norms were folded into their convolutions.
       parts: of several, each; their features stand side by side, in this order.
+      given: whether there is no network: the features are a user's own.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Backbone:
     layer: str = ""
     folded: bool = False
     parts: tuple["Backbone", ...] = ()
+    given: bool = False
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -147,6 +149,8 @@ class Backbone:
         Returns:
           float32 [B, h, w, channels].
         """
+        if self.given:
+            raise ConfigError("config.features.file: own features come from no network")
         if self.parts:
             return joined([part.apply(params[part.name], images, compute) for part in self.parts])
         prepared = PREPROCESS[self.preprocess](images)
@@ -168,6 +172,8 @@ class Backbone:
         Raises:
           ConfigError: the images are so small that nothing of them is left.
         """
+        if self.given:
+            return 1, 1, self.channels
         images = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.uint8)
         height, width, channels = jax.eval_shape(self.apply, self.params, images).shape[1:]
         if height == 0 or width == 0:
@@ -227,6 +233,21 @@ def side_by_side(parts: Sequence[Backbone]) -> Backbone:
         layer=",".join(part.layer for part in parts),
         folded=all(part.folded for part in parts),
         parts=tuple(parts),
+    )
+
+
+def own_features(channels: int) -> Backbone:
+    """What stands for the backbone where a user's own features of so many channels are read."""
+    return Backbone(
+        name="own features",
+        graphdef=None,
+        params={},
+        channels=channels,
+        preprocess="none",
+        origin="config.features.file",
+        digest=digest_json({"own features": channels}),
+        random=False,
+        given=True,
     )
 
 

@@ -249,10 +249,19 @@ def attend(
     query: jax.Array, key: jax.Array, value: jax.Array, *, causal: bool = False
 ) -> jax.Array:
     """Attention [B, T, heads, C]: cuDNN's flash attention on a GPU where the type allows it."""
-    flash = jax.default_backend() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16)
+    flash = query.dtype in (jnp.bfloat16, jnp.float16) and has_flash(query.shape[-1])
     return jax.nn.dot_product_attention(
         query, key, value, is_causal=causal, implementation="cudnn" if flash else "xla"
     )
+
+
+def has_flash(channels: int) -> bool:
+    """Whether cuDNN's flash attention runs here: CUDA, Ampere or later, and heads that fit it."""
+    if jax.default_backend() != "gpu" or channels > 128 or channels % 8:
+        return False
+    capability = str(getattr(jax.local_devices()[0], "compute_capability", ""))
+    major = capability.partition(".")[0]  # "8.0" of CUDA; ROCm names chips otherwise
+    return major.isdigit() and int(major) >= 8
 
 
 def activated(x: jax.Array, activation: str) -> jax.Array:

@@ -4,13 +4,14 @@ import io
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mlc_jax.errors import WorkdirError
 from mlc_jax.files.atomic import write_bytes
+from mlc_jax.report.fonts import drawn_by, font_for, one_line
 
 SMALLEST, LARGEST = 9, 64  # font size in pixels
 JPEG_QUALITY = 92
@@ -18,11 +19,17 @@ _PANEL = (0, 0, 0, 170)
 _GIVEN, _NOT_GIVEN = (255, 255, 255, 255), (190, 190, 190, 255)
 
 
-@lru_cache(maxsize=64)
-def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
-    # The font that matplotlib brings along has the letters of most European languages.
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+class _Line(NamedTuple):
+    """A label as it is drawn: in the font that has its letters, bold where it is given."""
+
+    text: str
+    font: str
+    given: bool
+
+
+@lru_cache(maxsize=256)
+def _font(size: int, file: str) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, size)
 
 
 def write_annotated(
@@ -72,35 +79,36 @@ def write_labels_on(
     """
     height, width = image.shape[:2]
     order = np.lexsort((-probabilities, ~given))
+    marks = np.where(given, "■", "□")
     lines = [
-        (f"{'■' if given[at] else '□'} {one_line(names[at])} {probabilities[at]:.0%}", given[at])
+        _line(f"{marks[at]} {one_line(names[at])} {probabilities[at]:.0%}", given[at])
         for at in order
     ]
     size = _font_size(lines, height, width)
     line_height = round(size * 1.3)
     room = max(1, height // line_height)
     if len(lines) > room:
-        lines = [*lines[: room - 1], (f"… {len(lines) - room + 1} more", False)]
-    fonts = [_font(size, bold) for _, bold in lines]
-    widest = max(font.getlength(text) for font, (text, _) in zip(fonts, lines, strict=True))
+        lines = [*lines[: room - 1], _line(f"… {len(lines) - room + 1} more", False)]
+    widest = max(_font(size, line.font).getlength(line.text) for line in lines)
     margin = size // 3
     panel = Image.new("RGBA", (width, height), (0, 0, 0, 0))
     draw = ImageDraw.Draw(panel)
     draw.rectangle((0, 0, widest + 2 * margin, len(lines) * line_height + margin), _PANEL)
-    for place, (font, (text, bold)) in enumerate(zip(fonts, lines, strict=True)):
+    for place, line in enumerate(lines):
         middle = (place + 0.5) * line_height + margin / 2
-        draw.text((margin, middle), text, _GIVEN if bold else _NOT_GIVEN, font, anchor="lm")
+        colour = _GIVEN if line.given else _NOT_GIVEN
+        draw.text((margin, middle), line.text, colour, _font(size, line.font), anchor="lm")
     over = Image.alpha_composite(Image.fromarray(image).convert("RGBA"), panel)
     return np.array(over.convert("RGB"))
 
 
-def one_line(name: str) -> str:
-    """A name without line breaks and other signs that have no shape."""
-    return " ".join("".join(s if s.isprintable() else " " for s in name).split())
+def _line(text: str, given: bool) -> _Line:
+    font = font_for(text, bool(given))
+    return _Line(drawn_by(text, font), font, bool(given))
 
 
-def _font_size(lines: Sequence[tuple[str, bool]], height: int, width: int) -> int:
+def _font_size(lines: Sequence[_Line], height: int, width: int) -> int:
     """A twenty-fifth of the height, less where the widest line would leave the picture."""
     size = min(LARGEST, max(SMALLEST, height // 25))
-    widest = max(_font(size, bold).getlength(text) for text, bold in lines)
+    widest = max(_font(size, line.font).getlength(line.text) for line in lines)
     return max(SMALLEST, min(size, int(size * 0.9 * width / widest)))

@@ -41,6 +41,7 @@ def what_went_in(run: FinishedRun) -> Section:
         ("Labels file", data["labels_file"]),
         ("Image folder", data["image_folder"]),
         *((title, numbers.count(data[key])) for key, title in _COUNTS.items() if key in data),
+        *_groups(data),
         ("Image size", f"{height} × {width} pixels, height × width"),
     ]
     if data["demo"]:
@@ -65,6 +66,26 @@ def what_went_in(run: FinishedRun) -> Section:
         if more > 0:
             parts.append(Text(f"{numbers.count(more)} more are in quarantine.csv."))
     return Section("data", "What went in", tuple(parts))
+
+
+def _groups(data: dict[str, Any]) -> list[tuple[str, str]]:
+    """Which images go together, and what the user gave of it; nothing in an older run."""
+    rows = []
+    if "groups" in data:
+        count, largest = (numbers.count(data["groups"][key]) for key in ("count", "largest"))
+        rows = [
+            ("Near copies of another image", numbers.count(len(data["near_copies"]))),
+            ("Groups of images that go together", f"{count}, the largest of {largest}"),
+        ]
+    if "given_groups" in data:
+        given = data["given_groups"]
+        said = f"{numbers.count(given['groups'])} of {numbers.count(given['images'])} images"
+        rows.append(("Groups that were given", f"{said}, by {given['source']}"))
+    if "given_split" in data:
+        given = data["given_split"]
+        said = ", ".join(f"{numbers.count(n)} {part}" for part, n in given["images"].items())
+        rows.append(("Split that was given", f"{said}, by {given['source']}"))
+    return rows
 
 
 def how_it_ran(run: FinishedRun) -> Section:

@@ -11,10 +11,11 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
+from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ticker import MaxNLocator
 
 from mlc_jax.files.atomic import replacing
+from mlc_jax.report.fonts import drawn_by, font_for, one_line
 
 DPI = 160
 PAPER = "#f7f6f2"  # a card of its own, so that a plot reads on a light page and on a dark one
@@ -104,12 +105,13 @@ def label_edges(panels: Sequence[Axes], columns: int, across: str, up: str) -> N
 
 def name_panel(axes: Axes, name: str, detail: str = "") -> None:
     """Writes a label's name above its panel, and a quieter detail at the right end of the line."""
+    text = cut(one_line(name), _PANEL_SIGNS - len(detail))
+    font = font_for(text, bold=True)
     axes.set_title(
-        drawable(name, _PANEL_SIGNS - len(detail)),
+        drawn_by(text, font),
         loc="left",
-        fontsize=9,
+        font=FontProperties(fname=font, size=9),
         color=INK,
-        fontweight="bold",
         parse_math=False,
     )
     if detail:
@@ -118,8 +120,11 @@ def name_panel(axes: Axes, name: str, detail: str = "") -> None:
 
 def drawable(name: str, longest: int) -> str:
     """A name without what the plots' font cannot draw, cut to a number of signs."""
-    glyphs = get_font(findfont("DejaVu Sans")).get_charmap()
-    text = "".join(sign if ord(sign) in glyphs and sign.isprintable() else "□" for sign in name)
+    return cut(drawn_by(name, findfont("DejaVu Sans")), longest)
+
+
+def cut(text: str, longest: int) -> str:
+    """A text, cut to a number of signs."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 

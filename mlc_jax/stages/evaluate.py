@@ -74,7 +74,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     journal = Journal()
     config = config.copy_and_resolve_references()
-    if bool(config.data.labels) != bool(config.data.images):
+    if not config.features.file and bool(config.data.labels) != bool(config.data.images):
         raise ConfigError("config.data.labels and config.data.images go together: give both")
     if config.data.groups and not config.data.labels:
         raise ConfigError(
@@ -126,14 +126,14 @@ def evaluate_classifier(config: ConfigDict, source: Run, journal: Journal) -> Ev
     Raises:
       LabelsError: the labels file lacks a label of the run, or no row is left to judge.
     """
-    trained = open_classifier(source, journal, config.backbone.weights)
+    trained = open_classifier(source, journal, config.backbone.weights, config.features.file)
     data = trained.config.copy_and_resolve_references()
     own = not config.data.labels
     if not own:
         data.data.labels, data.data.images = config.data.labels, config.data.images
         data.data.follow_links, data.data.demo = config.data.follow_links, False
         data.data.groups, data.data.split = config.data.groups, ""
-    elif data.data.images:
+    elif data.data.images and not data.features.file:
         data.data.images = str(image_folder_of(source))
     collection = open_collection(data, cache_folder(), journal)
     if own:

@@ -65,6 +65,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         results = Results(workdir, config.stage, run_read, OUTPUTS)
         results.check()
         trained = open_classifier(run_read, journal, config.backbone.weights)
+        if trained.backbone.given:
+            raise ConfigError(
+                f"config.checkpoint={config.checkpoint!r} was trained on own features: "
+                "an explanation is of pixels"
+            )
         chosen = label_columns(config.explain.labels, trained.names)
         explainer = Explainer(trained, config)
         journal.note(explainer.cost())

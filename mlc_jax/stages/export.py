@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from mlc_jax import __version__
 from mlc_jax.data import pixels
-from mlc_jax.errors import NumericsError
+from mlc_jax.errors import ConfigError, NumericsError
 from mlc_jax.files.atomic import write_bytes, write_json, write_text
 from mlc_jax.files.digest import digest_file
 from mlc_jax.files.outputs import Results
@@ -70,6 +70,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     run_read = open_run(Path(config.checkpoint))
     with owned(workdir):
         trained = open_classifier(run_read, journal, config.backbone.weights)
+        if trained.backbone.given:
+            raise ConfigError(
+                f"config.checkpoint={config.checkpoint!r} was trained on own features: "
+                "there is no network to hand on"
+            )
         params = trained_params(trained.classifier, which)
         files = files_of(trained.backbone)
         results = Results(workdir, config.stage, run_read, (*files, DIGESTS))

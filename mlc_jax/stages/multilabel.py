@@ -243,7 +243,8 @@ def adopt_source(config: ConfigDict, journal: Journal) -> tuple[ConfigDict, Run 
     seen = run_config(source)
     taken: dict[str, Any] = {
         "data.labels": str(source.workdir / "labels.csv"),
-        "data.images": str(image_folder_of(source)),
+        "data.images": "" if source.features_file else str(image_folder_of(source)),
+        "features.file": source.features_file,
         "data.demo": source.demo,
     }
     for key in ADOPTED:

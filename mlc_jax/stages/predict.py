@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from mlc_jax import __version__
 from mlc_jax.data.delimited import csv_line, shown
+from mlc_jax.data.embeddings import stream_embeddings
 from mlc_jax.data.images import decode_image
 from mlc_jax.data.labels import Quarantined
 from mlc_jax.data.stream import ImageBatch, Listing, list_images, stream_images
@@ -27,6 +28,8 @@ from mlc_jax.files.runs import open_run
 from mlc_jax.files.workdir import owned
 from mlc_jax.journal import Journal
 from mlc_jax.report.annotate import write_annotated
+from mlc_jax.report.fonts import lacking
+from mlc_jax.settings import cache_folder
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.provenance import plain
 from mlc_jax.training.restore import TrainedRun, open_classifier, scorer
@@ -73,34 +76,57 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     config = config.copy_and_resolve_references()
     if config.batch_size < 0:
         raise ConfigError(f"config.batch_size={config.batch_size}: give 1 or more, or 0")
-    listing = list_images(config.data.images, config.data.root, config.data.follow_links)
-    listing.refuse_inside(workdir)
+    own = config.features.file
+    if own and (config.annotate or config.data.images):
+        raise ConfigError("config.features.file takes the place of config.data.images and annotate")
+    listing = (
+        None if own else list_images(config.data.images, config.data.root, config.data.follow_links)
+    )
+    if listing is not None:
+        listing.refuse_inside(workdir)
     run_read = open_run(Path(config.checkpoint))
     with owned(workdir):
         results = Results(workdir, config.stage, run_read, OUTPUTS)
         results.check()
-        trained = open_classifier(run_read, journal, config.backbone.weights)
+        trained = open_classifier(run_read, journal, config.backbone.weights, own)
+        if trained.backbone.given and not own:
+            raise ConfigError(
+                f"config.checkpoint={config.checkpoint!r} was trained on own features: give those "
+                "of the images as config.features.file"
+            )
         score, most = scorer(
             trained, config.checkpoint_kind, Devices(config.parallel), config.batch_size
         )
         results.replace(journal.note)
 
         pictures = workdir / "annotated"
+        if config.annotate and (without := lacking(trained.names)):
+            journal.warn(
+                f"no font of this machine has all letters of {', '.join(map(shown, without))}: "
+                "boxes stand for them on the pictures; install one that has, such as Noto"
+            )
         tally = Tally(np.zeros(len(trained.names), np.int64), np.zeros(len(trained.names)))
         with (
             journal.phase("predict", 0, "images") as advance,
             csv_file(workdir / "quarantine.csv", ["filename", "row", "reason"]) as quarantine,
             csv_file(workdir / "predictions.csv", header(trained.names, journal)) as predictions,
         ):
-            for batch in stream_images(listing, trained.spec.image_size, most):
+            batches = (
+                stream_embeddings(Path(own), cache_folder(), most)
+                if listing is None
+                else stream_images(listing, trained.spec.image_size, most)
+            )
+            for batch in batches:
                 probabilities = score(batch.images) if batch.filenames else None
                 for item in write_batch(predictions, trained, batch, probabilities, tally):
                     quarantine.write(csv_line([item.filename, str(item.row), item.reason]))
-                if config.annotate and probabilities is not None:
+                if config.annotate and probabilities is not None and listing is not None:
                     annotate(pictures, listing, trained, batch, probabilities, tally, journal)
                 advance(len(batch.filenames) + len(batch.refused))
         say(tally, listing, journal)
-        if not tally.predicted:
+        if not tally.predicted and listing is None:
+            raise ConfigError(f"config.features.file={own!r} holds no image with finite features")
+        if not tally.predicted and listing is not None:
             raise listing.nothing_readable(tally.left_out, workdir / "quarantine.csv")
         summary = results.finish(describe(config, trained, listing, tally, journal))
         for name, record in summary["labels"].items():
@@ -200,7 +226,7 @@ def annotate(
             )
 
 
-def say(tally: Tally, listing: Listing, journal: Journal) -> None:
+def say(tally: Tally, listing: Listing | None, journal: Journal) -> None:
     """Says what was left out, and what was passed over."""
     if tally.left_out:
         first = ", ".join(
@@ -216,12 +242,16 @@ def say(tally: Tally, listing: Listing, journal: Journal) -> None:
             f"{tally.not_annotated} pictures are not in annotated/ ({tally.first_not_annotated}); "
             "predictions.csv has all predictions"
         )
-    if listing.passed_over:
+    if listing is not None and listing.passed_over:
         journal.note(f"{listing.passed_over} files passed over: their names are no images' names")
 
 
 def describe(
-    config: ConfigDict, trained: TrainedRun, listing: Listing, tally: Tally, journal: Journal
+    config: ConfigDict,
+    trained: TrainedRun,
+    listing: Listing | None,
+    tally: Tally,
+    journal: Journal,
 ) -> dict[str, Any]:
     """What summary.json holds."""
     return {
@@ -231,7 +261,7 @@ def describe(
             "listed": tally.predicted + tally.left_out,
             "predicted": tally.predicted,
             "left_out": tally.left_out,
-            "passed_over": listing.passed_over,
+            "passed_over": 0 if listing is None else listing.passed_over,
             "image_size": list(trained.spec.image_size),
         },
         "checkpoint": {

@@ -16,6 +16,7 @@ from mlc_jax.assess.looks import estimated_error, most_useful_first
 from mlc_jax.assess.neighbours import nearest
 from mlc_jax.data.cells import write_cells
 from mlc_jax.data.decisions import read_decisions, with_decisions, write_changes
+from mlc_jax.data.embeddings import EmbeddingSet
 from mlc_jax.data.label_studio import Question, write_labelling_config, write_tasks
 from mlc_jax.data.labels import write_labels
 from mlc_jax.data.suspects import read_suspects
@@ -253,6 +254,12 @@ def seen_by_the_model(
     weights = config.backbone.weights
     restored = restore(source.run, journal, own_table=True, weights=weights)
     images = restored.collection.images
+    if isinstance(images, EmbeddingSet):
+        human = np.where(restored.collection.table.human, restored.collection.table.values, MISSING)
+        near = find_neighbours(
+            images.array[:, 0], human, source.table, chosen, config.review.neighbours
+        )
+        return near, {}
     spec = stored_spec(restored.config, restored.backbone, cache_folder())
     shape = feature_shape(restored.backbone, spec)
     store = FeatureStore(cache_folder(), spec, shape, journal.warn)

@@ -163,7 +163,12 @@ def spread(own: np.ndarray, places: slice, batch: int) -> np.ndarray:
 
 
 def extractor(backbone: Backbone, spec: FeatureSpec, devices: Devices) -> Extract:
-    """Compiles the backbone over all devices: uint8 [B, H, W, 3] to features [B, h, w, C]."""
+    """Compiles the backbone over all devices: uint8 [B, H, W, 3] to features [B, h, w, C].
+
+    A user's own features, float [B, 1, 1, C], stay what they are.
+    """
+    if backbone.given:
+        return lambda features: jnp.asarray(features, spec.dtype)
     backbone = with_winograd(backbone, spec.algorithm.winograd)
 
     def build(axis_name: str | None) -> Callable[..., Any]:

@@ -7,17 +7,20 @@ the backbone at every step.
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from mlc_jax.data.augment import Augmentation
 from mlc_jax.data.dataset import ImageSet
+from mlc_jax.data.embeddings import EmbeddingSet, channels_of
 from mlc_jax.data.pipeline import Views
 from mlc_jax.errors import ConfigError, WeightsError
 from mlc_jax.journal import Journal
 from mlc_jax.models.algorithms import choose_algorithm, stored_algorithm
-from mlc_jax.models.backbones import Backbone, load_backbone
+from mlc_jax.models.backbones import Backbone, load_backbone, own_features
 from mlc_jax.models.feature_store import FeatureStore
 from mlc_jax.models.features import FeatureSpec, feature_shape
 from mlc_jax.models.joining import joined_on_host
@@ -26,6 +29,7 @@ from mlc_jax.processes import agreed, count, leader_first
 from mlc_jax.settings import is_demo
 from mlc_jax.training.cached import CachedFeatures
 from mlc_jax.training.features import Features, extractor
+from mlc_jax.training.file_features import FileFeatures
 from mlc_jax.training.online import OnlineFeatures
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.streamed import StreamedFeatures
@@ -77,13 +81,15 @@ def stored_spec(config: ConfigDict, backbone: Backbone, cache: Path) -> FeatureS
 
 def open_features(
     config: ConfigDict,
-    images: ImageSet,
+    images: ImageSet | EmbeddingSet,
     backbone: Backbone,
     devices: Devices,
     cache: Path,
     journal: Journal,
 ) -> Features:
     """Prepares the features that the configuration asks for; extracts those that are missing."""
+    if isinstance(images, EmbeddingSet):
+        return _own_features(config, images, devices, journal)
     spec = make_spec(config, backbone)
     trainable = config.backbone.trainable
     if not config.features.cache:
@@ -121,6 +127,33 @@ def open_features(
         loaded = [store.load(images) for store in stores]
         features = loaded[0] if len(loaded) == 1 else joined_on_host(loaded)
         advance(len(images))
+    return CachedFeatures(features, devices, images.filenames)
+
+
+def _own_features(
+    config: ConfigDict, images: EmbeddingSet, devices: Devices, journal: Journal
+) -> Features:
+    """A user's own features: held where they fit, else read from their map."""
+    count, held = images.array.shape[:2]
+    views = config.features.views + 1
+    if views > held:
+        raise ConfigError(
+            f"config.features.views={config.features.views}: {config.features.file} holds {held} "
+            f"view(s) of each image; give at most {held - 1}"
+        )
+    if views < held:
+        journal.note(
+            f"{config.features.file} holds {held} views of each image and {views} are used; "
+            f"config.features.views={held - 1} uses all"
+        )
+    needed = 4 * count * views * images.array.shape[2]
+    waited = partial(journal.wait, "features")
+    if agreed(needed > round(config.features.memory * devices.memory())):
+        journal.note(f"features take {needed / 1e9:.1f} GB: mapped from disk")
+        if views == 1:
+            return FileFeatures(images, devices, waited)
+        return StreamedFeatures(cast(Any, images), devices, images.filenames, waited)
+    features = np.asarray(images.array[:, :views], np.float32)[:, :, None, None]
     return CachedFeatures(features, devices, images.filenames)
 
 
@@ -183,6 +216,8 @@ def load_configured(config: ConfigDict, weights: str) -> Backbone:
     Raises:
       ConfigError, WeightsError: as `load_backbone`.
     """
+    if config.features.get("file", ""):  # older runs lack the key
+        return own_features(channels_of(Path(config.features.file))[1])
     own = config.backbone
     # What is trained are the parameters as they are published, not what folding makes of them.
     fold = own.fold_batch_norm and own.trainable == "none"
@@ -196,6 +231,8 @@ def choose_backbone(config: ConfigDict, journal: Journal) -> Backbone:
       WeightsError: the weights cannot be had; the message says where to put them.
     """
     weights = config.backbone.weights
+    if config.features.file:
+        return load_configured(config, weights)
     try:
         with leader_first():  # it may have to download them
             backbone = load_configured(config, weights)

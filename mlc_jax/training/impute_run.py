@@ -85,8 +85,6 @@ def restore(run: Run, journal: Journal, *, own_table: bool, weights: str = "") -
     if own_table:
         read.data.labels = str(run.workdir / "labels.csv")
         read.data.images = str(image_folder_of(run))
-        # Of the file that the run was made from: the run's own holds 0, 1 and blanks.
-        read.data.update(true_values=(), false_values=(), missing_values=())
         read.data.update(groups="", split="")  # beside it, if there are any
     collection = without_filled(open_collection(read, cache_folder(), journal))
     backbone = choose_backbone(config, journal)

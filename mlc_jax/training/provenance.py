@@ -29,6 +29,7 @@ PATHS = (
     ("data", "groups"),
     ("data", "split"),
     ("backbone", "weights"),
+    ("features", "file"),
 )
 """Keys that say where something lies; what lies there is among the inputs by its digest."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mlc_jax.data.demo import draw_demo
-from mlc_jax.errors import CheckpointError, MlcError, WeightsError
+from mlc_jax.errors import CheckpointError, ConfigError, MlcError, WeightsError
 from mlc_jax.files.digest import digest_arrays
 from mlc_jax.files.runs import Run, read_record
 from mlc_jax.journal import Journal
@@ -66,7 +66,9 @@ class TrainedRun:
     digest: str
 
 
-def open_classifier(run: Run, journal: Journal, weights: str = "") -> TrainedRun:
+def open_classifier(
+    run: Run, journal: Journal, weights: str = "", features_file: str = ""
+) -> TrainedRun:
     """Loads the backbone and the classifier of a finished multilabel run.
 
     All that decides a probability comes from run.json, which the checkpoint's own record vouches
@@ -77,8 +79,10 @@ def open_classifier(run: Run, journal: Journal, weights: str = "") -> TrainedRun
       journal: told of random weights.
       weights: `config.backbone.weights` of the job that restores, where the run's files have moved;
         empty for the run's own.
+      features_file: own features that take the place of those that the run was trained on.
 
     Raises:
+      ConfigError: own features are given to a run that was trained on images.
       CheckpointError: it is damaged, or its weights are not to be had.
     """
     workdir = run.workdir
@@ -91,6 +95,9 @@ def open_classifier(run: Run, journal: Journal, weights: str = "") -> TrainedRun
             "former one back, or train again"
         ) from error
     config = run_config(run, weights)
+    if features_file and not config.features.file:
+        raise ConfigError(f"config.features.file: {run.named} was trained on images; leave it out")
+    config.features.file = features_file or config.features.file
     backbone = _same_backbone(config, run)
     for part in backbone.parts or (backbone,):
         if part.random:
@@ -175,7 +182,7 @@ def scorer_with_features(
     extract_untuned = extractor(run.backbone, spec, devices) if twice else extract
 
     def score(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        padding = np.zeros((most - len(images), *images.shape[1:]), np.uint8)
+        padding = np.zeros((most - len(images), *images.shape[1:]), images.dtype)
         padded = np.concatenate([images, padding])
         features = np.asarray(extract(padded))
         logits = head(features[:most])[: len(images)]
@@ -205,8 +212,9 @@ def run_config(run: Run, weights: str = "") -> ConfigDict:
 
     config = ConfigDict(as_given(_merged(plain(training_config(run.job)), run.inputs["config"])))
     config.data.groups, config.data.split = run.groups, run.split
+    config.features.file = run.features_file
     drawn = run.demo and not run.summary["config"]["data"]["labels"]
-    config.data.labels = "" if drawn else str(run.labels_file)
+    config.data.labels = "" if drawn else run.labels_source
     config.data.images = "" if drawn else str(run.image_folder)
     # The demo does without ImageNet's weights where they are not to be had, and stays with random
     # ones. A list says for itself which of several are random.
@@ -270,6 +278,11 @@ def _same_backbone(config: ConfigDict, run: Run) -> Backbone:
         ) from error
     except MlcError as error:
         raise CheckpointError(f"{run.named} cannot be opened: {error}") from error
+    if backbone.given and backbone.digest != run.weights:
+        raise CheckpointError(
+            f"{run.named} was trained on own features of another width than the "
+            f"{backbone.channels} of {config.features.file}; give those of the same encoder"
+        )
     if backbone.digest != run.weights:
         raise CheckpointError(
             f"{run.named} was trained on other weights than {weights!r} ({run.weights[:12]}… then, "

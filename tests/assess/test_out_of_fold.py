@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlc_jax.assess.acceptance import upper_bound
-from mlc_jax.assess.calibration import cross_fitted_platt
+from mlc_jax.assess.beta_calibration import cross_fitted_calibration
 from mlc_jax.assess.learnability import permutation_p
 from mlc_jax.assess.metrics import binary_metrics
 from mlc_jax.assess.out_of_fold import DecisionRules, Judgement, judge
@@ -199,7 +199,9 @@ def test_one_class_among_the_human_cells_is_no_model(labels: list[int], reason: 
 
 def test_probabilities_are_the_cross_fitted_ones() -> None:
     data = drawn()
-    expected, _ = cross_fitted_platt(data["logits"], data["labels"], data["human"], data["folds"])
+    expected, _ = cross_fitted_calibration(
+        data["logits"], data["labels"], data["human"], data["folds"]
+    )
     np.testing.assert_array_equal(judged(data).probabilities, expected)
 
 
@@ -281,6 +283,7 @@ def test_noise_in_scenes_is_called_neither_learnable_nor_below_chance() -> None:
     assert held >= 26
 
 
+@pytest.mark.slow
 def test_eighty_labels_of_a_thousand_images_are_judged_in_seconds() -> None:
     rng = np.random.default_rng(0)
     labels = (rng.random((1000, 80)) < 0.2).astype(np.int8)

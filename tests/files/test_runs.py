@@ -60,15 +60,18 @@ def test_paths_are_found_where_they_were_and_relative_to_a_run_that_moved(tmp_pa
         if place == "b":
             shutil.rmtree(tmp_path / "a")
         run = open_run(tmp_path / place / "run")
-        assert run.labels_file == tmp_path / place / "data" / "labels.csv"
+        assert run.labels_source == str(tmp_path / place / "data" / "labels.csv")
         assert run.image_folder == tmp_path / place / "data" / "images"
-        assert (run.groups, run.split) == ("patient", str(run.labels_file))
+        assert (run.groups, run.split) == ("patient", run.labels_source)
         assert run.weights_source == f"imagenet,{tmp_path / place}/data/w.h5"
 
 
 def test_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "patients.csv").touch()
+    several = {"labels": "a.csv,b.csv", "images": "", "groups": "", "split": "", "weights": ""}
+    made = run_paths(Path("run"), several)
+    assert made["labels"] == f"{tmp_path}/a.csv,{tmp_path}/b.csv"
     paths = {"labels": "d/labels.csv", "images": "", "groups": "patients.csv", "split": "site"}
     assert run_paths(Path("run"), paths | {"weights": "imagenet, w.h5"}) == {
         "workdir": str(tmp_path / "run"),

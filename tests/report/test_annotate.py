@@ -1,8 +1,13 @@
 """Labels on pictures: in the corner, those given first, as many as there is room for."""
 
+from pathlib import Path
+
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.font_manager import FontEntry
 
+from mlc_jax.report import fonts
 from mlc_jax.report.annotate import write_labels_on
 
 GREY = np.full((300, 200, 3), 128, np.uint8)
@@ -52,3 +57,28 @@ def test_letters_beyond_english_have_shapes_of_their_own() -> None:
 def test_line_breaks_and_other_signs_without_a_shape_are_no_hindrance() -> None:
     made = written(["red\nlight", "a\tb\x07", "\n"], [True, True, False])
     np.testing.assert_array_equal(made, written(["red light", "a b", ""], [True, True, False]))
+
+
+def test_a_label_is_drawn_in_a_font_that_has_its_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ⰰ (Glagolitic) is in no font of matplotlib's; here a font is found that has a letter more."""
+    word = "\u2c00\u2c01"
+    monkeypatch.setattr(fonts.fontManager, "ttflist", [])
+    fonts.font_for.cache_clear()
+    assert fonts.lacking(["cat", word, "a\nb"]) == [word]
+    boxes = written([word], [True])
+    np.testing.assert_array_equal(boxes, written(["□□"], [True]))
+
+    other = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSerif-Bold.ttf")
+    had = fonts._signs_of
+
+    def signs_of(file: str) -> frozenset[int]:
+        return had(file) | frozenset(map(ord, word)) if file == other else had(file)
+
+    monkeypatch.setattr(fonts, "_signs_of", signs_of)
+    monkeypatch.setattr(fonts.fontManager, "ttflist", [FontEntry(fname=other, weight=700)])
+    fonts.font_for.cache_clear()
+    assert fonts.font_for(word, bold=True) == other
+    assert fonts.font_for("cat") != other
+    assert fonts.lacking([word]) == []
+    assert (written([word], [True]) != boxes).any()
+    fonts.font_for.cache_clear()

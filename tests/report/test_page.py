@@ -117,6 +117,8 @@ def test_everything_else_of_the_summary_is_said(demo: tuple[Path, dict[str, Any]
     for group in ("versions", "digests"):
         said += [word for pair in summary[group].items() for word in pair]
     said += ["image_972.jpg", "3 × absent", "20 models", "13 in the last"]
+    said += [f"{data['groups']['count']:,}, the largest of 6", "5 of 20 images, by column 'rack'"]
+    said += [f"{data['given_split']['images']['train']:,} train, 30 test, by split.csv"]
     missing = [words for words in said if words not in page.text]
     assert not missing
 

@@ -4,6 +4,7 @@ import doctest
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -138,6 +139,16 @@ def test_a_link_that_is_named_is_followed(
     (tmp_path / "link.jpg").symlink_to(one)
     made = model.predict([tmp_path / "link.jpg", two])
     assert_same_values(made, model.predict([one, two]))
+
+
+def test_a_program_that_computes_in_64_bits_gets_the_same(trained: Trained) -> None:
+    """States, features and programs of a run are of 32 bits, whatever the caller has set."""
+    some = sorted(trained.images.iterdir())[:2]
+    expected = mlc.load(trained.workdir).predict(some)
+    with jax.enable_x64(True):
+        made = mlc.load(trained.workdir).predict(some)
+        assert jax.config.jax_enable_x64
+    assert_same_values(made, expected)
 
 
 def test_an_image_that_cannot_be_used_is_an_empty_row_and_a_warning(

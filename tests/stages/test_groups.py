@@ -13,6 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
+import mlc_jax
 from configs import compare as compare_config
 from configs import evaluate as evaluate_config
 from configs import impute as impute_config
@@ -335,3 +336,27 @@ def test_groups_too_large_for_folds_are_refused_with_a_remedy(
     config = configured(job, scenes, data__groups=str(file))
     with pytest.raises(MlcError, match=r"the 2 groups that the 110 images form"):
         JOBS[job][1](config, tmp_path / "run")
+
+
+def test_columns_of_the_labels_file_give_groups_and_split(scenes: Path, tmp_path: Path) -> None:
+    rows = [
+        [name, f"P{int(name[5:7]) // 2}", one, two, "test" if int(name[5:7]) < 8 else "train"]
+        for name, one, two in rows_of(scenes)
+    ]
+    header = ["filename", "patient", "one", "two", "part"]
+    file = write(tmp_path / "labels.csv", header, rows)
+    keys = {"data.groups": "patient", "data.split": "part", "data.labels": str(file)}
+    config = configured("impute", scenes, **keys)
+    collection = open_collection(resolve(config, lambda _: None), cache_folder(), Journal())
+    assert collection.table.names == ("one", "two")
+    assert collection.groups is not None
+    assert collection.groups.values == tuple(row[1] for row in rows)
+    assert collection.split is not None
+    assert collection.split.values == tuple(row[-1] for row in rows)
+    # From Python the same keys say the same.
+    rows[3][-1] = "train"
+    write(file, header, rows)
+    with pytest.raises(LabelsError, match=r"group 'P0'"):
+        mlc_jax.impute(
+            scenes / "images", file, tmp_path / "run", data__groups="patient", data__split="part"
+        )
