@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from mlc_jax.data.collection import Collection
 from mlc_jax.data.folds import groups_of_copies, torn_rows
-from mlc_jax.data.near_copies import Copies, find_copies
+from mlc_jax.data.near_copies import Copies, group_images
 from mlc_jax.data.splits import Given, GivenSplit, group_numbers, make_split
 from mlc_jax.files.digest import digest_bytes
 from mlc_jax.journal import Journal
@@ -48,7 +48,7 @@ def find_groups(
     Args:
       collection: the images.
       features: float [N, C], one vector per image, the same on every process.
-      similarity: `config.near_copies`, see `find_copies`.
+      similarity: `config.near_copies`, see `group_images`.
       journal: told of copies; warned of groups that are large.
       rows: int [N], which images of the collection; None for all.
     """
@@ -57,7 +57,7 @@ def find_groups(
         tuple(names[row] for row in chosen.tolist())
         for names in (collection.images.digests, collection.images.filenames)
     )
-    copies = find_copies(digests, features, similarity)
+    copies = group_images(digests, features, similarity)
     journal.note(f"{copies.note}; copies lie in one fold")
     groups = Groups(_with_given(copies.of_image, collection.groups, chosen), copies)
     for size, first in _large(groups.of_image, filenames):

@@ -38,7 +38,7 @@ class Copies:
     note: str
 
 
-def find_copies(digests: tuple[str, ...], features: np.ndarray, similarity: float) -> Copies:
+def group_images(digests: tuple[str, ...], features: np.ndarray, similarity: float) -> Copies:
     """Finds exact and near copies.
 
     A group is never given up because it is large: features that cannot tell images apart make one

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from mlc_jax.data.cells import read_cells, with_cells
 from mlc_jax.data.collection import Collection, open_collection, without_filled
 from mlc_jax.data.labels import read_labels
-from mlc_jax.data.table import LabelTable
+from mlc_jax.data.table import LabelTable, Source
 from mlc_jax.errors import CheckpointError
 from mlc_jax.files.runs import Run
 from mlc_jax.files.workdir import reading
@@ -53,9 +53,11 @@ def open_impute(run: Run) -> ImputeRun:
 
     Raises:
       LabelsError: labels.csv or cells.csv is damaged, or they do not fit each other.
+      CheckpointError: cells that people gave are others there than the run was made from.
     """
     cells = read_cells(run.workdir / "cells.csv")
     table = with_cells(read_labels(run.workdir / "labels.csv", OURS).table, cells)
+    check_inputs(run, {"labels": table.hide(table.source == Source.IMPUTED).digest()})
     return ImputeRun(run, table, cells)
 
 

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mlc_jax.data import near_copies
 from mlc_jax.data.folds import assign_folds, groups_of_copies, rotations
-from mlc_jax.data.near_copies import components_of_alike, find_copies, standardised
+from mlc_jax.data.near_copies import components_of_alike, group_images, standardised
 from mlc_jax.errors import ConfigError
 
 ROWS, CHANNELS = 120, 32
@@ -45,7 +45,7 @@ def test_exact_copies_near_ones_and_chains_go_together_and_nothing_else() -> Non
     cosines = cosine_similarity(StandardScaler().fit_transform(features))
     assert cosines[20, 21] > 0.9
     assert cosines[20, 22] < 0.9
-    found = find_copies(digests, features, 0.9)
+    found = group_images(digests, features, 0.9)
     assert together(found.of_image) == {
         frozenset({3, 5}),
         frozenset({10, 11}),
@@ -85,9 +85,9 @@ def test_components_and_their_spanning_forest_are_those_of_a_library(
 def test_the_order_of_the_images_does_not_matter(seed: int) -> None:
     digests, features = drawn()
     order = np.random.default_rng(seed).permutation(ROWS)
-    found = find_copies(tuple(digests[row] for row in order), features[order], 0.9)
+    found = group_images(tuple(digests[row] for row in order), features[order], 0.9)
     back = {frozenset(int(order[row]) for row in group) for group in together(found.of_image)}
-    assert back == together(find_copies(digests, features, 0.9).of_image)
+    assert back == together(group_images(digests, features, 0.9).of_image)
     assert {frozenset(order[pair].tolist()) for pair in found.near} == {
         frozenset({10, 11}),
         frozenset({20, 21}),
@@ -103,7 +103,7 @@ def test_a_chain_of_a_third_of_the_images_is_one_group() -> None:
     features[:40] = np.outer(np.cos(turn), features[0]) + np.outer(np.sin(turn), features[1])
     units = standardised(features)
     assert units[0] @ units[39] < 0
-    found = find_copies(tuple(map(str, range(ROWS))), features, 0.9)
+    found = group_images(tuple(map(str, range(ROWS))), features, 0.9)
     assert together(found.of_image) == {frozenset(range(40))}
     assert len(found.near) == 39
 
@@ -114,7 +114,7 @@ def test_features_that_cannot_tell_images_apart_make_one_group_and_not_none() ->
     # All images lie along one direction, as behind a network that sees brightness alone.
     alike = rng.normal(size=(ROWS, 1)) @ np.ones((1, CHANNELS))
     alike += 1e-3 * rng.normal(size=features.shape)
-    found = find_copies(digests, alike, 0.9)
+    found = group_images(digests, alike, 0.9)
     assert found.of_image.max() <= 1  # on either side of the mean
     with pytest.raises(ConfigError, match=r"config\.folds=3"):
         assign_folds(found.of_image, np.zeros((ROWS, 1), np.int8), 3, 0)
@@ -141,7 +141,7 @@ def test_a_cluster_of_any_size_costs_what_its_images_cost(
         features[:count] += 1e-3 * rng.normal(size=(count, 16))
     digests = tuple(str(0 if kind == "exact" and n < count else n) for n in range(2 * count))
     tracemalloc.start()
-    found = find_copies(digests, features, 0.95)
+    found = group_images(digests, features, 0.95)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(set(found.of_image[:count].tolist())) == 1
@@ -152,7 +152,7 @@ def test_a_cluster_of_any_size_costs_what_its_images_cost(
 
 def test_above_one_only_exact_copies_are_grouped() -> None:
     digests, features = drawn()
-    found = find_copies(digests, features, 1.01)
+    found = group_images(digests, features, 1.01)
     np.testing.assert_array_equal(found.of_image, groups_of_copies(digests))
     assert "near ones ignored" in found.note
 
@@ -160,7 +160,7 @@ def test_above_one_only_exact_copies_are_grouped() -> None:
 def test_exact_copies_are_no_near_ones() -> None:
     digests, features = drawn()
     digests = tuple("010" if row == 11 else digest for row, digest in enumerate(digests))
-    found = find_copies(digests, features, 0.9)
+    found = group_images(digests, features, 0.9)
     assert found.exact == 2
     assert found.near.tolist() == [[20, 21], [21, 22]]
 
@@ -168,7 +168,7 @@ def test_exact_copies_are_no_near_ones() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_no_group_lies_on_two_sides_of_a_split(seed: int) -> None:
     digests, features = drawn()
-    groups = find_copies(digests, features, 0.9).of_image
+    groups = group_images(digests, features, 0.9).of_image
     values = np.random.default_rng(seed).integers(-1, 2, (ROWS, 3)).astype(np.int8)
     for split in rotations(assign_folds(groups, values, 4, seed), 4):
         parts = [set(groups[rows].tolist()) for rows in (split.train, split.stop, split.predict)]

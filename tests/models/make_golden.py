@@ -16,8 +16,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 from hub_comparison import prepare
-from hub_models import hub_model, hub_outputs, save_hub, timm_model, timm_outputs
-from hub_small import ARCHITECTURES, GOLDEN_TIMM, NATIVE, ODD, random_images
+from hub_models import (
+    hub_model,
+    hub_outputs,
+    save_hub,
+    text_outputs,
+    timm_model,
+    timm_outputs,
+)
+from hub_small import ARCHITECTURES, GOLDEN_TIMM, NATIVE, ODD, TEXT, random_ids, random_images
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -32,6 +39,9 @@ def main() -> None:
             for size, sides in (("native", NATIVE), ("odd", ODD))
             for key, value in hub_outputs(model, prepare(name, random_images(sides, 1))).items()
         }
+        if name in TEXT:
+            made = text_outputs(model, random_ids())
+            outputs |= {f"text/{key}": value for key, value in made.items()}
         keep(name, model, outputs)
     for name in GOLDEN_TIMM:
         model = timm_model(name)

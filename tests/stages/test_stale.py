@@ -141,6 +141,10 @@ def test_a_source_whose_table_was_edited_is_refused(
     cells.write_text("\n".join(lines))
     with pytest.raises(CheckpointError, match=r"config\.source=.*: its labels have changed since"):
         multilabel.run(adopting(run), tmp_path / "out")
+    config = reading("review", run, tmp_path)
+    for config.review.decisions in ("", str(tmp_path / "decisions.json")):
+        with pytest.raises(CheckpointError, match="its labels have changed since"):
+            review.run(config, tmp_path / "review")
 
 
 def test_multilabel_takes_the_demo_only_where_it_is_asked_for_by_name(
