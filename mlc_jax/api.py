@@ -218,15 +218,14 @@ class Model:
         return pd.concat(columns, axis=1)
 
 
-def impute(
-    images: FilePath, labels: FilePath | pd.DataFrame, workdir: FilePath, **keys: Any
-) -> Run:
+def impute(images: FilePath, labels: FilePath | Any, workdir: FilePath, **keys: Any) -> Run:
     """Fills the blanks of labels: the impute job.
 
     Args:
       images: the image folder.
-      labels: a labels file; or a frame of 0, 1 and NaN with one column per label and the images'
-        names in its index or in a column `filename`. A frame is kept as given/labels.csv.
+      labels: a label file of any format; or a frame (pandas, polars, Arrow) of 0, 1 and NaN with
+        one column per label and the images' names in a column `filename` or in pandas' index. A
+        frame is kept as given/labels.csv.
       workdir: where the run keeps its files. The same call again goes on where it stopped, or finds
         the run finished.
       keys: of configs/impute.py, `__` for dots: `head__name="linear"`.
@@ -241,7 +240,7 @@ def impute(
     return Run(place)
 
 
-def fit(images: FilePath, labels: FilePath | pd.DataFrame, workdir: FilePath, **keys: Any) -> Model:
+def fit(images: FilePath, labels: FilePath | Any, workdir: FilePath, **keys: Any) -> Model:
     """Trains a classifier and measures it on images that it never saw: the multilabel job.
 
     Args:
@@ -316,7 +315,7 @@ def _workdir(workdir: FilePath) -> Path:
 def _configured(
     stage: str,
     images: FilePath,
-    labels: FilePath | pd.DataFrame,
+    labels: FilePath | Any,
     workdir: Path,
     keys: dict[str, Any],
 ) -> ConfigDict:
@@ -358,7 +357,7 @@ def _flat(config: ConfigDict, prefix: str = "") -> set[str]:
     return names
 
 
-def _write_given(frame: pd.DataFrame, workdir: Path, accept_changes: bool) -> Path:
+def _write_given(frame: Any, workdir: Path, accept_changes: bool) -> Path:
     """Keeps a frame as a labels file, in a folder of its own: the run's cells.csv is not about it.
 
     Raises:

@@ -41,7 +41,7 @@ def words_of(command: str) -> list[str]:
     """The words behind `python -m mlc_jax.main`, with what stands for own files filled in."""
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "mlc_jax.main"], command
-    own = "--config.data.labels=labels.csv" in words
+    own = "--config.data.labels=labels.csv" in words and "convert.py" not in command
     made_small = [f"--config.{key}" for key in (*SMALL, *SHORT)] if own else []
     few = ("limit=1", "samples=150", "random_orders=10")
     one = [f"--config.explain.{key}" for key in few] if "explain.py" in command else []

@@ -40,6 +40,7 @@ def merge_rows(filenames: list[str], values: np.ndarray, rule: str) -> Votes:
     hashes = np.fromiter(map(hash, filenames), np.int64, len(filenames))
     in_order = np.sort(hashes)
     repeated = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
+    del in_order
     groups: dict[str, list[int]] = {}
     for position in np.flatnonzero(np.isin(hashes, repeated)).tolist() if repeated.size else []:
         groups.setdefault(filenames[position], []).append(position)
@@ -78,4 +79,4 @@ def merge_rows(filenames: list[str], values: np.ndarray, rule: str) -> Votes:
         alpha = 1.0 - (total - 1.0) * unequal / (paired[0] * paired[1])
     alpha[(paired == 0).any(axis=0)] = np.nan
     kept = np.flatnonzero(keep)
-    return Votes(kept, values[kept], disputed, decided, alpha)
+    return Votes(kept, values[kept] if groups else values, disputed, decided, alpha)

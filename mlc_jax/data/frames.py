@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 
@@ -44,18 +45,26 @@ def _frame(table: LabelTable) -> pd.DataFrame:
     return values.mask(values == MISSING)
 
 
-def labels_text(frame: pd.DataFrame) -> str:
+def labels_text(frame: Any) -> str:
     """A frame of labels as the text of a labels file.
 
     Args:
-      frame: 0, 1 and NaN, of any dtype; one column per label, and the images' names in the index or
-        in a column `filename`.
+      frame: of pandas, polars or Arrow: 0, 1 and NaN, of any dtype; one column per label, and the
+        images' names in a column `filename` or, with pandas, in the index.
 
     Raises:
       LabelsError: it has no file names, or holds most of the cells that a run filled in the images
         it shares with it, all as the run filled them: in a frame nothing tells them from cells
         that people gave.
     """
+    if not isinstance(frame, pd.DataFrame):
+        try:
+            frame = nw.from_native(frame, eager_only=True).to_pandas()
+        except TypeError:
+            raise LabelsError(
+                f"labels: {type(frame).__name__} is no frame; give a path, or a frame of pandas, "
+                "polars or Arrow"
+            ) from None
     if "filename" in frame.columns:
         frame = frame.set_index("filename")
     elif not all(isinstance(name, str) for name in frame.index):

@@ -95,10 +95,12 @@ def read_labels(
     if images is not None:
         matched = match_names(raw.filenames, images, listed, options)
     votes = merge_rows(matched.filenames, raw.values, options.annotators)
-    filenames = tuple(matched.filenames[position] for position in votes.keep.tolist())
+    merged = len(raw.filenames) - votes.keep.size
+    # Numbers of rows as Python's own would weigh as much as all the rest.
+    kept = votes.keep.tolist() if merged else range(votes.keep.size)
+    filenames = tuple(matched.filenames[position] for position in kept)
     source = (votes.values != MISSING).view(np.uint8)  # Source.MISSING is 0, Source.OBSERVED is 1
     table = LabelTable(filenames, raw.names, votes.values, source, raw.rows[votes.keep])
-    merged = len(raw.filenames) - votes.keep.size
     conflicts = tuple(
         Conflict(
             matched.filenames[position],
@@ -115,7 +117,7 @@ def read_labels(
         merged,
         conflicts,
         {
-            column: tuple(texts[position] for position in votes.keep.tolist())
+            column: tuple(texts[position] for position in kept)
             for column, texts in raw.extra.items()
         },
         make_receipt(raw, table, matched, notes, votes.alpha),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from mlc_jax.data import frames
@@ -93,3 +94,11 @@ def test_what_people_gave_is_taken(
     completed: pd.DataFrame, change: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> None:
     assert labels_text(change(completed)).startswith("filename,")
+
+
+def test_frames_of_other_libraries_are_labels_too() -> None:
+    """Arrow's, as polars' come through the same interface."""
+    table = pa.table({"filename": ["x.jpg", "y.jpg"], "sea": [1, None], "sky": [True, False]})
+    assert labels_text(table) == "filename,sea,sky\nx.jpg,1,1\ny.jpg,,0\n"
+    with pytest.raises(LabelsError, match="dict is no frame; give a path"):
+        labels_text({"filename": ["x.jpg"]})
