@@ -212,3 +212,23 @@ def with_cells(table: LabelTable, cells: pd.DataFrame) -> LabelTable:
             )
     values[refused] = MISSING
     return LabelTable(table.filenames, table.names, values, source, table.rows)
+
+
+def with_guesses(table: LabelTable, cells: pd.DataFrame) -> LabelTable:
+    """The table as labels.csv shows it: also what was filled in without being accepted.
+
+    Args:
+      table: as `with_cells` gives it.
+      cells: the columns of cells.csv, of the same run.
+    """
+    guesses = cells[(cells["source"] == "imputed") & ~cells["accepted"]]
+    guesses = guesses[guesses["value"] != MISSING]
+    row_of = {filename: row for row, filename in enumerate(table.filenames)}
+    column_of = {name: column for column, name in enumerate(table.names)}
+    at = (
+        np.array([row_of[filename] for filename in guesses["filename"]], np.int64),
+        np.array([column_of[label] for label in guesses["label"]], np.int64),
+    )
+    values, source = table.values.copy(), table.source.copy()
+    values[at], source[at] = guesses["value"].to_numpy(np.int8), Source.IMPUTED
+    return LabelTable(table.filenames, table.names, values, source, table.rows)

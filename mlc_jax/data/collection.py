@@ -125,8 +125,6 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         for item in images.rejected
         if "did you mean" in item.message
     }
-    for item in [item for item in images.rejected if item.reason == "outside_root"][:1]:
-        hints[table.filenames[item.place]] = item.message.rpartition("; ")[2]
     _check_budget(quarantine, hints, len(images), config.data.max_bad_fraction, journal)
     if images.several:
         journal.note(f"of several frames the first is taken: {_first(images.several)}")

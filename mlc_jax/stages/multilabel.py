@@ -246,6 +246,7 @@ def adopt_source(config: ConfigDict, journal: Journal) -> tuple[ConfigDict, Run 
         "data.images": "" if source.features_file else str(image_folder_of(source)),
         "features.file": source.features_file,
         "data.demo": source.demo,
+        "data.follow_links": config.data.follow_links or seen.data.follow_links,
     }
     for key in ADOPTED:
         group, _, name = key.rpartition(".")

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from mlc_jax.assess.looks import estimated_error, most_useful_first
 from mlc_jax.assess.neighbours import nearest
-from mlc_jax.data.cells import write_cells
+from mlc_jax.data.cells import with_guesses, write_cells
 from mlc_jax.data.decisions import read_decisions, with_decisions, write_changes
 from mlc_jax.data.embeddings import EmbeddingSet
 from mlc_jax.data.label_studio import Question, write_labelling_config, write_tasks
@@ -121,10 +121,11 @@ def apply_decisions(
     if decisions.left_open:
         journal.note(f"{decisions.left_open} cells were looked at and left open; they stay as is")
     results.replace(journal.note)
-    write_labels(workdir / "labels.csv", table)
+    shown = with_guesses(table, cells)
+    write_labels(workdir / "labels.csv", shown)
     write_cells(workdir / "cells.csv", cells)
     write_changes(workdir / "changes.csv", changes)
-    labels = change_counts(table, changes)
+    labels = change_counts(shown, changes)
     show_changes(labels, workdir, journal)
     return {"decided": len(changes), "left_open": decisions.left_open, "labels": labels}
 
@@ -211,7 +212,7 @@ def cells_to_look_at(source: ImputeRun) -> pd.DataFrame:
     """
     cells = source.cells
     imputed = (cells["source"] == "imputed").to_numpy()
-    blank = imputed & ((cells["value"] == MISSING) | ~cells["accepted"]).to_numpy()
+    blank = imputed & (cells["value"] == MISSING).to_numpy()
     value = np.where(blank, MISSING, cells["value"]).astype(np.int8)
     error = estimated_error(value, cells["probability"].to_numpy())
     reason = np.select([blank, imputed], [ABSTAINED, FILLED], default="").astype(object)

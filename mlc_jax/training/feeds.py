@@ -74,7 +74,7 @@ def stored_spec(config: ConfigDict, backbone: Backbone, cache: Path) -> FeatureS
       cache: the folder of caches.
     """
     spec = make_spec(config, backbone)
-    if _measured(config, spec) and not backbone.parts:
+    if _measured(config, spec) and not (backbone.parts or backbone.given):
         spec = replace(spec, algorithm=stored_algorithm(backbone, spec.image_size, cache))
     return spec
 

@@ -19,7 +19,7 @@ from mlc_jax.errors import CheckpointError, ConfigError
 from mlc_jax.stages import compare, evaluate, explain, impute, multilabel, predict
 
 ROWS, CHANNELS = 200, 24
-QUICK = {"features.measure": False, "epochs": 12, "batch_size": 16, "optimizer.learning_rate": 0.05}
+QUICK = {"epochs": 12, "batch_size": 16, "optimizer.learning_rate": 0.05}
 
 
 class Own(NamedTuple):

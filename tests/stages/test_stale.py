@@ -124,6 +124,19 @@ def test_a_source_whose_images_are_others_now_is_refused(
         multilabel.run(adopting(run, data__image_size=size), tmp_path / "noise")
 
 
+def test_a_source_of_links_is_read_as_its_run_read_it(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    for follow in (False, True):
+        summary = json.loads((run / "summary.json").read_text())
+        summary["config"]["data"]["follow_links"] = follow
+        (run / "summary.json").write_text(json.dumps(summary))
+        config, _ = multilabel.adopt_source(adopting(run), Journal())
+        assert config.data.follow_links == follow
+
+
 def test_a_source_whose_table_was_edited_is_refused(
     finished: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
