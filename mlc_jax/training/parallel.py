@@ -56,7 +56,7 @@ class Devices:
                 "processes with the same number of devices"
             )
         # The same object wherever arrays are whole, or jit would take them for other arguments.
-        self._whole = NamedSharding(self._mesh_of(1), PartitionSpec())
+        self._whole = NamedSharding(self.mesh_of(1), PartitionSpec())
 
     def own(self) -> "Devices":
         """Those of this process alone, for what it computes by itself."""
@@ -78,8 +78,8 @@ class Devices:
         """Into how many groups of devices heads are cut: of equal size, and within a process."""
         return math.gcd(heads, self._mine.stop - self._mine.start) if self.kind == "jit" else 1
 
-    def _mesh_of(self, heads: int) -> Mesh:
-        """The devices as [data, heads]."""
+    def mesh_of(self, heads: int) -> Mesh:
+        """The devices as [data, heads], cut as `abreast` of that many heads says."""
         # Flax layers want Auto axes; jax.make_mesh would make Explicit ones.
         return Mesh(
             np.array(self._devices).reshape(-1, self.abreast(heads)),
@@ -173,7 +173,7 @@ class Devices:
     ) -> Callable[..., Any]:
         @functools.cache
         def program(heads: int) -> Callable[..., Any]:
-            mesh = self._mesh_of(heads)
+            mesh = self.mesh_of(heads)
             shardings = tuple(
                 self._whole if batch is None else _cut(mesh, {head: HEADS, batch: AXIS})
                 for batch, head in zip(batch_axes, head_axes, strict=True)
