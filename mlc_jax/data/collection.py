@@ -23,7 +23,7 @@ from mlc_jax.errors import LabelsError
 from mlc_jax.journal import Journal
 from mlc_jax.label_settings import OURS, ReadOptions
 from mlc_jax.processes import leader_first
-from mlc_jax.settings import DEMO
+from mlc_jax.settings import DEMO, prepared_size
 
 SHOWN = 10
 
@@ -110,7 +110,7 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
             else prepare_images(
                 image_folder,
                 table.filenames,
-                tuple(config.data.image_size),
+                prepared_size(config),
                 cache,
                 advance,
                 follow_links=config.data.follow_links,

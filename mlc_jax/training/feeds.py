@@ -26,7 +26,7 @@ from mlc_jax.models.features import FeatureSpec, feature_shape
 from mlc_jax.models.joining import joined_on_host
 from mlc_jax.models.tuning import split_params
 from mlc_jax.processes import agreed, count, leader_first
-from mlc_jax.settings import is_demo
+from mlc_jax.settings import is_demo, prepared_size, scaled_sizes
 from mlc_jax.training.cached import CachedFeatures
 from mlc_jax.training.features import Features, extractor
 from mlc_jax.training.file_features import FileFeatures
@@ -49,11 +49,13 @@ def make_spec(config: ConfigDict, backbone: Backbone) -> FeatureSpec:
     )
     return FeatureSpec(
         backbone=backbone.key,
-        image_size=tuple(config.data.image_size),
+        image_size=prepared_size(config),
         pooled=config.head.name == "linear",
         dtype=config.features.dtype,
         views=Views(augmentation, config.seed, config.features.views),
         compute=compute_type(config),
+        mirror=bool(config.features.mirror),
+        sizes=scaled_sizes(config) if len(config.features.scales) > 1 else (),
     )
 
 

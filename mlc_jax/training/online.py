@@ -18,7 +18,7 @@ from mlc_jax.data.pipeline import chosen_views, timed
 from mlc_jax.data.sampling import Plan
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.extraction import by_image, extract_passes
-from mlc_jax.models.features import FeatureSpec, features_of
+from mlc_jax.models.features import FeatureSpec, feature_shape, features_of
 from mlc_jax.models.tuning import Trained, merged, split_params
 from mlc_jax.training.features import (
     CELLS_PER_HEAD,
@@ -86,7 +86,7 @@ class OnlineFeatures:
         places = self.devices.places(len(self.images))
         rows = np.arange(len(self.images))[places]
         extract = extractor(self.backbone, self.spec, self.devices.own())
-        found = np.zeros((3, len(self.images), self.backbone.channels))
+        found = np.zeros((3, len(self.images), feature_shape(self.backbone, self.spec)[-1]))
         passes = extract_passes(
             self.images,
             rows,

@@ -10,15 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from mlc_jax.data.augment import draw_view
 from mlc_jax.data.dataset import ImageSet
 from mlc_jax.errors import ConfigError, NumericsError, WorkdirError
 from mlc_jax.models import extraction, feature_store
 from mlc_jax.models.algorithms import Algorithm
+from mlc_jax.models.backbones import load_backbone
 from mlc_jax.models.extraction import by_image, extract_passes
 from mlc_jax.models.feature_store import FeatureStore
-from mlc_jax.models.features import FeatureSpec
+from mlc_jax.models.features import FeatureSpec, feature_shape, features_of
 from tests.image_folders import SIZE, image_folder, prepared, views
 
 VIEWS = 2
@@ -340,6 +342,8 @@ def test_the_key_changes_with_everything_that_features_depend_on() -> None:
         dataclasses.replace(SPEC, views=views(VIEWS, seed=1)),
         dataclasses.replace(SPEC, algorithm=Algorithm(("conv1",), 0)),
         dataclasses.replace(SPEC, compute="bfloat16"),
+        dataclasses.replace(SPEC, mirror=True),
+        dataclasses.replace(SPEC, sizes=(SIZE, (32, 32))),
     ]
     for field in dataclasses.fields(augmentation):
         value = getattr(augmentation, field.name)
@@ -355,6 +359,8 @@ def test_the_key_changes_with_everything_that_features_depend_on() -> None:
         "views",
         "algorithm",
         "compute",
+        "mirror",
+        "sizes",
     }, "a new field: change it here as well"
     digests = [spec.digest() for spec in (SPEC, *changed)]
     assert len(set(digests)) == len(digests)
@@ -366,3 +372,42 @@ def test_stores_of_other_keys_do_not_meet(folder: Path) -> None:
     fill(open_store(folder), images, Counting())
     other = open_store(folder, dataclasses.replace(SPEC, backbone=("fake", "5678")))
     assert other.missing(images).size == len(set(images.digests))
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_mirrored_features_are_the_mean_of_two_passes(pooled: bool) -> None:
+    """A map is turned back before the mean is taken, so places stay where they are."""
+    backbone = load_backbone("mobilenet_v2", "random")
+    spec = dataclasses.replace(SPEC, image_size=(64, 96), pooled=pooled, backbone=backbone.key)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    plain = [
+        np.asarray(features_of(backbone, spec, backbone.params, some))
+        for some in (images, images[:, :, ::-1])
+    ]
+    both = features_of(backbone, dataclasses.replace(spec, mirror=True), backbone.params, images)
+    np.testing.assert_allclose(both, (plain[0] + plain[1][:, :, ::-1]) / 2, atol=1e-5)
+
+
+def resized(image: np.ndarray, side: int) -> np.ndarray:
+    """By Pillow, which averages over what a pixel covers as `jax.image.resize` does."""
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
+
+
+def test_features_of_several_sizes_stand_side_by_side() -> None:
+    """Those of the given size are as they were; the smaller image is Pillow's to a grey level."""
+    backbone = load_backbone("mobilenet_v2", "random")
+    spec = dataclasses.replace(SPEC, image_size=(96, 96), pooled=True, backbone=backbone.key)
+    several = dataclasses.replace(spec, sizes=((96, 96), (64, 64)))
+    smooth = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3), dtype=np.uint8)
+    images = np.stack([resized(one, 96) for one in smooth])
+    small = np.asarray(jax.image.resize(images.astype(np.float32), (2, 64, 64, 3), "linear"))
+    pillow = np.stack([resized(one, 64) for one in images]).astype(np.float32)
+    assert np.abs(small - pillow).max() <= 1.0
+    joined = np.asarray(features_of(backbone, several, backbone.params, images))
+    assert joined.shape[-1] == feature_shape(backbone, several)[-1] == 2 * backbone.channels
+    whole = np.asarray(features_of(backbone, spec, backbone.params, images))
+    np.testing.assert_allclose(joined[..., : backbone.channels], whole, atol=1e-6)
+    own = dataclasses.replace(spec, image_size=(64, 64))
+    rounded = np.rint(small).astype(np.uint8)
+    expected = np.asarray(features_of(backbone, own, backbone.params, rounded))
+    np.testing.assert_allclose(joined[..., backbone.channels :], expected, atol=1e-4)
