@@ -46,6 +46,11 @@ class Calibration:
         return np.where(np.isnan(bent), plain, bent)
 
 
+ALIKE = 3.0
+"""A label whose logits spread more than this many times as far in one fold as in another keeps
+Platt's map, whose slope has a prior."""
+
+
 def apply_beta(logits: np.ndarray, beta: np.ndarray) -> np.ndarray:
     """Probabilities of logits under maps (a, b, c), of shapes that broadcast with the logits."""
     log_s, minus_log_rest = -np.logaddexp(0.0, -logits), np.logaddexp(0.0, logits)
@@ -59,7 +64,7 @@ def cross_fitted_calibration(
 
     Labels with fewer than `FEW` cells in their rarer class outside of some two folds keep Platt's
     map, since a bend from a handful of positives is noise; and so do all with fewer than three
-    folds.
+    folds, and labels whose logits are not alike in scale, see `ALIKE`.
 
     Args:
       logits: float [N, L], out-of-fold; finite at least where known.
@@ -83,6 +88,11 @@ def cross_fitted_calibration(
         others = ~np.isin(fold, pair)
         rarer = np.minimum(ones[others].sum(axis=0), zeros[others].sum(axis=0))
         enough &= rarer >= FEW
+    # Logits of very different scales in different folds come of priors of different strength: a
+    # bend that suits the small ones makes the large ones extreme.
+    finite = np.nan_to_num(logits)
+    spread = np.stack([finite[fold == number].std(axis=0) for number in range(count)])
+    enough &= spread.max(axis=0) <= ALIKE * spread.min(axis=0)
     enough[list(platt.reasons)] = False
     columns = np.flatnonzero(enough)
     if not columns.size:

@@ -90,7 +90,10 @@ def known_chances(scores: np.ndarray, blank: np.ndarray, folds: np.ndarray) -> n
     tested = np.minimum(counts, len(blank) - counts) >= FEWEST
     chances = np.broadcast_to(1 - counts / len(blank), blank.shape).copy()
     everything = np.broadcast_to(tested, blank.shape)
-    calibrated, maps = cross_fitted_platt(scores, blank.astype(np.int8), everything.copy(), folds)
+    # The scores are no log odds, so their slope has no likeliest value.
+    calibrated, maps = cross_fitted_platt(
+        scores, blank.astype(np.int8), everything.copy(), folds, slope_prior=0.0
+    )
     fitted = [label for label in np.flatnonzero(tested).tolist() if label not in maps.reasons]
     chances[:, fitted] = 1 - calibrated[:, fitted]
     return chances

@@ -11,6 +11,12 @@ import numpy as np
 
 from mlc_jax.assess.known import known_cells, one_class_reason
 
+SLOPE_PRIOR = 1.0
+"""The precision of the Gaussian prior on a slope, whose mean is 1: logits that were fitted by
+likelihood are nearly calibrated. A few hundred cells outweigh it. Where logits show nothing, and
+those of one fold are a hundred times larger than those of the others, it keeps their noise from
+becoming a slope that makes the one fold's probabilities extreme."""
+
 FEW = 30
 """A label with fewer cells than this in its rarer class borrows its slope from all labels."""
 
@@ -49,7 +55,10 @@ def apply_platt(logits: np.ndarray, slopes: np.ndarray, intercepts: np.ndarray) 
 
 
 def fit_platt_per_label(
-    logits: np.ndarray, labels: np.ndarray, mask: np.ndarray
+    logits: np.ndarray,
+    labels: np.ndarray,
+    mask: np.ndarray,
+    slope_prior: float = SLOPE_PRIOR,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every label's map; labels with few positives or few negatives share a slope.
 
@@ -60,6 +69,7 @@ def fit_platt_per_label(
       logits: float [N, L].
       labels: int8 [N, L], 0 or 1 where known.
       mask: bool [N, L].
+      slope_prior: see `SLOPE_PRIOR`; 0 for plain maximum likelihood.
 
     Returns:
       (slopes, intercepts, shared): float64 [L], float64 [L], bool [L]. NaN for a label without a
@@ -78,15 +88,19 @@ def fit_platt_per_label(
     )
     slopes, intercepts = np.full(columns, np.nan), np.full(columns, np.nan)
     if shared.any():
-        slope, intercepts = _fit_common_slope(cells)
+        slope, intercepts = _fit_common_slope(cells, slope_prior)
         slopes[~np.isnan(intercepts)] = slope
     for column in np.flatnonzero(~shared).tolist():
-        slopes[column], (intercepts[column],) = _fit_common_slope([cells[column]])
+        slopes[column], (intercepts[column],) = _fit_common_slope([cells[column]], slope_prior)
     return slopes, intercepts, shared
 
 
 def cross_fitted_platt(
-    logits: np.ndarray, labels: np.ndarray, mask: np.ndarray, folds: np.ndarray
+    logits: np.ndarray,
+    labels: np.ndarray,
+    mask: np.ndarray,
+    folds: np.ndarray,
+    slope_prior: float = SLOPE_PRIOR,
 ) -> tuple[np.ndarray, PlattMaps]:
     """Probabilities of all cells, none of which helped to calibrate itself.
 
@@ -96,6 +110,7 @@ def cross_fitted_platt(
       mask: bool [N, L], True where a person gave the cell.
       folds: int [N]. The cells of a fold, known or not, are mapped by what the known cells of all
         other folds fitted. At least 2 folds.
+      slope_prior: see `SLOPE_PRIOR`; 0 for plain maximum likelihood.
 
     Returns:
       (probabilities float64 [N, L], maps). A label with one class only, or with all
@@ -126,7 +141,7 @@ def cross_fitted_platt(
     for fold in range(numbers.size):
         own = fold_of_image == fold
         slopes[fold], intercepts[fold], shared[fold] = fit_platt_per_label(
-            logits[~own], labels[~own], usable[~own]
+            logits[~own], labels[~own], usable[~own], slope_prior
         )
         probabilities[own] = apply_platt(logits[own], slopes[fold], intercepts[fold])
     return probabilities, PlattMaps(numbers, slopes, intercepts, shared, reasons)
@@ -138,7 +153,9 @@ def _smoothed_targets(positive: np.ndarray) -> np.ndarray:
     return np.where(positive, (count + 1) / (count + 2), 1 / (positive.size - count + 2))
 
 
-def _fit_common_slope(cells: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, np.ndarray]:
+def _fit_common_slope(
+    cells: list[tuple[np.ndarray, np.ndarray]], slope_prior: float
+) -> tuple[float, np.ndarray]:
     """Minimises the cross-entropy of all labels over one slope ≥ 0 and an intercept for each.
 
     Newton's matrix has the slope's row, the intercepts' diagonal and nothing else, so a step costs
@@ -147,6 +164,7 @@ def _fit_common_slope(cells: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float
 
     Args:
       cells: for each label (logits float64 [K], positive bool [K]), known cells only.
+      slope_prior: the precision of the slope's prior, of mean 1.
 
     Returns:
       (slope, intercepts float64 [labels]), NaN intercept for a label without cells and NaN slope
@@ -167,7 +185,8 @@ def _fit_common_slope(cells: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float
     scale = np.sqrt(sum(float(np.dot(logits, logits)) for logits in centred) / total)
     slope, offsets = 0.0, flat
     if scale > 1e-12 * (1 + np.abs(centres).max()):
-        slope, offsets = _newton([logits / scale for logits in centred], targets, flat)
+        scaled = [logits / scale for logits in centred]
+        slope, offsets = _newton(scaled, targets, flat, float(scale), slope_prior)
         slope /= scale
     if slope <= 0:
         slope, offsets = 0.0, flat
@@ -176,11 +195,27 @@ def _fit_common_slope(cells: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float
 
 
 def _newton(
-    logits: list[np.ndarray], targets: list[np.ndarray], start: np.ndarray
+    logits: list[np.ndarray],
+    targets: list[np.ndarray],
+    start: np.ndarray,
+    likeliest: float,
+    precision: float,
 ) -> tuple[float, np.ndarray]:
-    """Newton's method with step halving from slope 0; returns (slope, intercepts [labels])."""
+    """Newton's method with step halving from slope 0; returns (slope, intercepts [labels]).
+
+    Args:
+      logits, targets: of each label's cells.
+      start: float64 [labels], the first intercepts.
+      likeliest: the slope at which its prior is largest.
+      precision: of the prior, for a slope in units of `likeliest`.
+    """
     slope, intercepts = 0.0, start
-    loss = _cross_entropy(logits, targets, slope, intercepts)
+
+    def objective(slope: float, intercepts: np.ndarray) -> float:
+        prior = precision * (slope / likeliest - 1) ** 2 / 2
+        return _cross_entropy(logits, targets, slope, intercepts) + prior
+
+    loss = objective(slope, intercepts)
     total = sum(values.size for values in logits)
     for _ in range(_STEPS):
         gradient = np.zeros((len(logits), 2))
@@ -191,17 +226,18 @@ def _newton(
             weighted = weight * values
             gradient[number] = np.dot(p - target, values), np.sum(p - target)
             curvature[number] = np.dot(weighted, values), np.sum(weighted), np.sum(weight)
-        if np.abs(gradient[:, 1]).max() + abs(gradient[:, 0].sum()) < _TOLERANCE * total:
+        of_slope = gradient[:, 0].sum() + precision * (slope / likeliest - 1) / likeliest
+        if np.abs(gradient[:, 1]).max() + abs(of_slope) < _TOLERANCE * total:
             break
         cross, own = curvature[:, 1], curvature[:, 2] + 1e-12
-        schur = np.sum(curvature[:, 0] - cross**2 / own) + 1e-12
-        step = np.sum(gradient[:, 0] - cross * gradient[:, 1] / own) / schur
+        schur = np.sum(curvature[:, 0] - cross**2 / own) + precision / likeliest**2 + 1e-12
+        step = (of_slope - np.sum(cross * gradient[:, 1] / own)) / schur
         steps = (gradient[:, 1] - cross * step) / own
-        descent = step * gradient[:, 0].sum() + float(np.dot(steps, gradient[:, 1]))
+        descent = step * of_slope + float(np.dot(steps, gradient[:, 1]))
         length = 1.0
         while length > 1e-10:
             nearer = slope - length * step, intercepts - length * steps
-            value = _cross_entropy(logits, targets, *nearer)
+            value = objective(*nearer)
             # Close to the minimum the gain drowns in rounding; a full step is right there.
             if value <= loss - 1e-4 * length * descent + 1e-13 * total:
                 slope, intercepts = nearer

@@ -104,3 +104,15 @@ def test_by_fold_is_what_each_fold_s_map_makes_of_all() -> None:
         by_fold = maps.by_fold(logits[:, label], label)
         own = by_fold[folds, np.arange(len(folds))]
         np.testing.assert_allclose(own, said[:, label], rtol=1e-12)
+
+
+def test_folds_of_another_scale_keep_platt_s_map() -> None:
+    """Noise: the heads of one fold got a weak prior by chance, those of the others a strong one."""
+    rng = np.random.default_rng(0)
+    folds, labels = np.arange(600) % 3, rng.integers(2, size=(600, 1)).astype(np.int8)
+    logits = rng.normal(size=(600, 1)) * np.where(folds == 0, 0.4, 0.001)[:, None]
+    logits[folds > 0] = np.abs(logits[folds > 0]) * (2 * labels[folds > 0] - 1)
+    known = np.ones_like(labels, np.bool_)
+    probabilities, maps = cross_fitted_calibration(logits, labels, known, folds)
+    assert np.isnan(maps.beta).all()
+    assert log_loss(labels[:, 0] == 1, probabilities[:, 0]) < 0.75

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from sklearn.calibration import _SigmoidCalibration
 from sklearn.linear_model import LogisticRegression
 
@@ -38,8 +39,10 @@ def _smoothed_regression(design: np.ndarray, labels: np.ndarray) -> LogisticRegr
 
 
 def fit_platt(logits: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
-    """The slope and intercept of one label alone."""
-    slopes, intercepts, _ = fit_platt_per_label(logits[:, None], labels[:, None], mask[:, None])
+    """The slope and intercept of one label alone, by maximum likelihood."""
+    slopes, intercepts, _ = fit_platt_per_label(
+        logits[:, None], labels[:, None], mask[:, None], slope_prior=0.0
+    )
     return float(slopes[0]), float(intercepts[0])
 
 
@@ -103,7 +106,7 @@ def test_labels_with_few_positives_share_the_slope_of_a_joint_fit() -> None:
     logits, labels, mask, _ = _draw(5)
     mask[:] = True
     labels[np.flatnonzero(labels[:, 1])[FEW - 5 :], 1] = 0
-    slopes, intercepts, shared = fit_platt_per_label(logits, labels, mask)
+    slopes, intercepts, shared = fit_platt_per_label(logits, labels, mask, slope_prior=0.0)
     assert shared.tolist() == [False, True, False]
     alone = fit_platt(logits[:, 0], labels[:, 0], mask[:, 0])
     assert (slopes[0], intercepts[0]) == pytest.approx(alone, rel=1e-9)
@@ -128,6 +131,42 @@ def test_labels_with_few_positives_share_the_slope_of_a_joint_fit() -> None:
     )
     assert slopes[1] == pytest.approx(joint.coef_[0, 0], rel=1e-6)
     assert intercepts[1] == pytest.approx(joint.coef_[0, 2], rel=1e-6)
+
+
+def test_the_prior_on_a_slope_is_part_of_what_is_minimised() -> None:
+    """SciPy's minimum of the same function, written anew."""
+    logits, labels, mask, _ = _draw(11, n=60, columns=1)
+    z, y = logits[mask[:, 0], 0], labels[mask[:, 0], 0]
+    positives = y.sum()
+    target = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (y.size - positives + 2))
+
+    def objective(point: np.ndarray) -> float:
+        p = sigmoid(point[0] * z + point[1])
+        loss = -np.sum(target * np.log(p) + (1 - target) * np.log(1 - p))
+        return float(loss + 3.0 * (point[0] - 1) ** 2 / 2)
+
+    theirs = minimize(objective, [0.5, 0.0], tol=1e-12).x
+    slopes, intercepts, _ = fit_platt_per_label(logits, labels, mask, slope_prior=3.0)
+    assert (slopes[0], intercepts[0]) == pytest.approx(theirs, abs=1e-5)
+
+
+def test_noise_of_another_scale_in_one_fold_stays_near_the_share_of_positives() -> None:
+    """Heads with a strong prior say nearly nothing; those of one fold got a weak one by chance."""
+    rng = np.random.default_rng(0)
+    folds, labels = np.arange(300) % 3, rng.integers(2, size=(300, 1)).astype(np.int8)
+    logits = rng.normal(size=(300, 1)) * np.where(folds == 0, 0.4, 0.001)[:, None]
+    # In the other folds the noise happens to go with the labels.
+    logits[folds > 0] = np.abs(logits[folds > 0]) * (2 * labels[folds > 0] - 1)
+    known = np.ones_like(labels, np.bool_)
+    probabilities, _ = cross_fitted_platt(logits, labels, known, folds)
+    plain, _ = cross_fitted_platt(logits, labels, known, folds, slope_prior=0.0)
+    own = folds == 0
+
+    def log_loss(p: np.ndarray) -> float:
+        return float(-np.log(np.clip(np.where(labels == 1, p, 1 - p)[own], 1e-12, 1.0)).mean())
+
+    assert log_loss(probabilities) < 0.75
+    assert log_loss(plain) > 2
 
 
 def test_no_cell_calibrates_itself() -> None:
