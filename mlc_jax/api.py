@@ -15,7 +15,7 @@ Every key of the job's configuration may be given, with `__` for its dots. These
 good. A run says on screen what it does and what it had to choose:
 
 >>> quick = dict(backbone__name="mobilenet_v2", backbone__weights="random", head__name="linear",
-...              data__image_size=(32, 32), features__views=0, epochs=2, folds=3)
+...              data__image_size=(32, 32), features__views=0, folds=3)
 >>> run = mlc.impute(
 ...     drawn.images, labels, folder / "imputed", impute__rounds=0, **quick
 ... )  # doctest: +ELLIPSIS

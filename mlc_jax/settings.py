@@ -76,6 +76,10 @@ def training_config(stage: str) -> ConfigDict:
 
     config.features = ConfigDict()
     config.features.views = config_dict.placeholder(int)  # augmented views beside the image itself
+    # Each image's features are averaged with those of its mirror image; linear heads only.
+    config.features.mirror = config_dict.placeholder(bool)
+    # Sizes, as multiples of data.image_size, whose features stand side by side; linear heads only.
+    config.features.scales = (1.0,)
     # Own features instead of images: .npy with names in .txt, .npz, .parquet or .safetensors
     config.features.file = ""
     config.features.cache = True  # false: run the backbone inside every step, as fine-tuning does
@@ -96,11 +100,14 @@ def training_config(stage: str) -> ConfigDict:
     config.augment.vertical_flip = False  # of half of the views
     config.augment.brightness = (0.8, 1.0)  # range of the factor on the grey values
 
-    config.oversample = "label"  # label | labelset (multilabel only) | none
+    config.oversample = config_dict.placeholder(str)  # label | labelset (multilabel only) | none
     config.oversample_ratio = 0.5  # share of the minority class after oversampling
 
     config.head = ConfigDict()
     config.head.name = "conv"  # conv | linear
+    # linear: of the Gaussian prior on its weights, 1/C of scikit-learn; 0: chosen by inner
+    # cross-validation, for each label and fold
+    config.head.strength = 0.0
 
     config.loss = loss_config()
 
@@ -132,6 +139,42 @@ def training_config(stage: str) -> ConfigDict:
 def is_demo(config: ConfigDict) -> bool:
     """Whether the run draws its own data."""
     return bool(config.data.demo) or not (config.data.labels or config.data.images)
+
+
+EXACT_LOSSES = ("bce", "weighted_bce", "partial_bce")
+"""Losses that are convex in the logit: a linear head has one minimum, which is solved for."""
+
+TRAINED_ONLY = (
+    "epochs",
+    "patience",
+    "optimizer.learning_rate",
+    "optimizer.l2",
+    "schedule.name",
+)
+"""Keys that mean nothing to heads that are solved exactly."""
+
+
+def solves_exactly(config: ConfigDict) -> bool:
+    """Whether the run's heads are solved exactly, and not trained step by step."""
+    notebook = "impute" in config and config.impute.method == "notebook"
+    return (
+        config.head.name == "linear"
+        and config.loss.name in EXACT_LOSSES
+        and config.backbone.trainable == "none"
+        and not notebook
+    )
+
+
+def prepared_size(config: ConfigDict) -> tuple[int, int]:
+    """(height, width) in which images are prepared: the largest of `features.scales`."""
+    return scaled_sizes(config)[0]
+
+
+def scaled_sizes(config: ConfigDict) -> tuple[tuple[int, int], ...]:
+    """The (height, width) of each of `features.scales`, the largest first."""
+    height, width = config.data.image_size
+    scales = sorted(config.features.scales, reverse=True)
+    return tuple((round(height * scale), round(width * scale)) for scale in scales)
 
 
 def cache_folder() -> Path:
@@ -188,6 +231,28 @@ def with_local_paths(config: ConfigDict, prefix: str = "config") -> ConfigDict:
     return config
 
 
+def training_defaults(config: ConfigDict) -> dict[str, Any]:
+    """The defaults of `TRAINED_ONLY`, which depend on the head and the data."""
+    demo, linear = is_demo(config), config.head.name == "linear"
+    return {
+        "epochs": 15 if demo else 40,
+        "optimizer.learning_rate": 3e-3 if linear else (3e-4 if demo else 1e-5),
+        "optimizer.l2": 200.0 if linear else 0.0,
+        # A cosine has to run its course: the best epoch is kept, but nothing stops early.
+        "schedule.name": "cosine" if linear else "plateau",
+        "patience": 40 if linear else 5,
+    }
+
+
+def with_training_keys(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
+    """A copy with some keys changed, whose heads can be trained step by step."""
+    config = config.copy_and_resolve_references()
+    _set(config, changes)
+    missing = training_defaults(config)
+    _set(config, {key: value for key, value in missing.items() if _at(config, key) is None})
+    return config
+
+
 def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:
     """Fills in the defaults that depend on other keys, and checks every value.
 
@@ -216,32 +281,35 @@ def resolve(config: ConfigDict, note: Callable[[str], None]) -> ConfigDict:
         note("head.name=linear: own features are vectors, which have no places for a conv head")
     linear = (config.head.name or "conv") == "linear"
     tuned = config.backbone.trainable != "none"
+    exact = linear and solves_exactly(config)
     chosen: dict[str, Any] = {
         "backbone.name": "vgg19",
         "backbone.weights": "imagenet",
         "backbone.layer": "",
         "head.name": "conv",
         "data.image_size": (64, 64) if demo else (450, 350),
-        "features.views": 0 if own else (1 if demo else 8),
+        "features.views": 0 if exact or own else (1 if demo else 8),
+        "features.mirror": linear and not tuned and not own,
+        "oversample": "none" if exact else "label",
         "features.dtype": "float32" if tuned or own else "float16",
-        "epochs": 15 if demo else 40,
-        "optimizer.learning_rate": 3e-3 if linear else (3e-4 if demo else 1e-5),
-        "optimizer.l2": 200.0 if linear else 0.0,
-        # A cosine has to run its course: the best epoch is kept, but nothing stops early.
-        "schedule.name": "cosine" if linear else "plateau",
-        "patience": 40 if linear else 5,
     }
+    if exact:
+        unused = [f"config.{key}" for key in TRAINED_ONLY if _at(config, key) is not None]
+        if unused:
+            note(
+                f"{', '.join(unused)}: without effect, since linear heads are solved exactly; "
+                "config.head.strength sets the strength of their prior"
+            )
+        _set(config, dict.fromkeys(TRAINED_ONLY))
+    else:
+        chosen |= training_defaults(config)
     if config.stage in ("impute", "compare"):
         notebook = config.impute.method == "notebook"
         chosen["impute.threshold"] = "fixed" if notebook else "matched"
         chosen["impute.rounds"] = 1 if linear and not notebook else 0
-    said = []
-    for key, value in chosen.items():
-        group, _, name = key.rpartition(".")
-        holder = config[group] if group else config
-        if holder[name] is None:
-            holder[name] = value
-            said.append(f"{key}={value}")
+    chosen = {key: value for key, value in chosen.items() if _at(config, key) is None}
+    _set(config, chosen)
+    said = [f"{key}={value}" for key, value in chosen.items()]
     if tuned and config.features.cache:
         config.features.cache = False
         note("features.cache=false: the features change while the backbone is fine-tuned")
@@ -290,9 +358,9 @@ def _check(config: ConfigDict) -> None:
         ),
         "optimizer.learning_rate": (
             "a positive number",
-            0 < config.optimizer.learning_rate < math.inf,
+            0 < (config.optimizer.learning_rate or 0) < math.inf,
         ),
-        "optimizer.l2": ("0 or more", 0 <= config.optimizer.l2 < math.inf),
+        "optimizer.l2": ("0 or more", 0 <= (config.optimizer.l2 or 0) < math.inf),
         "schedule.factor": ("between 0 and 1", 0 < config.schedule.factor < 1),
         "schedule.rtol": ("0 and more, below 1", 0 <= config.schedule.rtol < 1),
         "schedule.warmup": ("a share, 0 and more, below 1", 0 <= config.schedule.warmup < 1),
@@ -301,8 +369,8 @@ def _check(config: ConfigDict) -> None:
             "shares between 0 and 1",
             all(isinstance(b, int | float) and 0 < b < 1 for b in config.schedule.boundaries),
         ),
-        "epochs": ("1 or more", config.epochs >= 1),
-        "patience": ("1 or more", config.patience >= 1),
+        "epochs": ("1 or more", (config.epochs or 0) >= 1),
+        "patience": ("1 or more", (config.patience or 0) >= 1),
         "batch_size": ("1 or more", config.batch_size >= 1),
         "near_copies": ("above 0.5", config.near_copies > 0.5),
         "folds": (
@@ -311,8 +379,29 @@ def _check(config: ConfigDict) -> None:
         ),
         "save_every": ("1 or more", config.save_every >= 1),
     }
+    if solves_exactly(config):
+        checks = {key: check for key, check in checks.items() if key not in TRAINED_ONLY}
+        checks["head.strength"] = (
+            "a positive number, or 0 to have it chosen",
+            0 <= config.head.strength < math.inf,
+        )
+    scales = config.features.scales
+    pooled = config.head.name == "linear" and config.backbone.trainable == "none"
+    checks["features.scales"] = (
+        "positive numbers, of which several need head.name=linear with a frozen backbone",
+        bool(scales)
+        and all(isinstance(scale, int | float) and 0 < scale <= 8 for scale in scales)
+        and (len(scales) == 1 or pooled),
+    )
+    if config.features.mirror:
+        checks["features.mirror"] = (
+            "false but for the pooled features of head.name=linear with a frozen backbone",
+            pooled,
+        )
     # A name that is no choice is refused now, not when it is looked up after hours of extraction.
     for key, names in CHOICES.items():
+        if key in TRAINED_ONLY and solves_exactly(config):
+            continue
         checks[key] = (f"one of {', '.join(names)}", _at(config, key) in names)
     if config.stage == "multilabel":
         threshold, loss = config.threshold, config.loss
@@ -390,6 +479,12 @@ def _check(config: ConfigDict) -> None:
 def _at(config: ConfigDict, key: str) -> Any:
     group, _, name = key.rpartition(".")
     return (config[group] if group else config)[name]
+
+
+def _set(config: ConfigDict, values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        group, _, name = key.rpartition(".")
+        (config[group] if group else config)[name] = value
 
 
 def _is_share(text: str) -> bool:

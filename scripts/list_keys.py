@@ -149,9 +149,13 @@ def defaults(config: ConfigDict) -> dict[str, str]:
     linear = dict(flat(resolve(config, lambda _: None)))
     words = {}
     for key, value in given.items():
-        words[key] = shown(own[key] if value is None else value)
+        default = own[key] if value is None else value
+        words[key] = "unused" if default is None else shown(default)
         if value is None and linear[key] != own[key] and key != "head.name":
-            words[key] += f"; linear head {shown(linear[key])}"
+            unused = linear[key] is None  # by heads that are solved exactly
+            words[key] += (
+                "; linear head: unused" if unused else f"; linear head {shown(linear[key])}"
+            )
         if value is None and demo[key] != own[key]:
             words[key] += f"; demo {shown(demo[key])}"
     return words

@@ -41,7 +41,7 @@ def test_meanings_and_defaults_are_read_where_they_stand() -> None:
     assert rows["loss.margin", "compare"][2].startswith("asymmetric: a negative")
     assert rows["head.name", "compare"][1:] == ("`linear`", "conv | linear")
     assert rows["head.name", "multilabel"][2] == "of the source, else conv"
-    assert rows["epochs", "impute"][1] == "`40`; demo `15`"
+    assert rows["epochs", "impute"][1] == "`40`; linear head: unused; demo `15`"
     assert rows["impute.method", "compare"][2] == rows["impute.method", "impute"][2]
     assert rows["near_copies", "impute"][2].startswith("Images whose standardised features")
 

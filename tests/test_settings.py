@@ -12,7 +12,14 @@ from mlc_jax.assess.thresholds import Rule
 from mlc_jax.errors import ConfigError
 from mlc_jax.models.features import DTYPES
 from mlc_jax.models.heads import HEADS
-from mlc_jax.settings import CHOICES, THRESHOLDS, cache_folder, is_demo, resolve
+from mlc_jax.settings import (
+    CHOICES,
+    THRESHOLDS,
+    TRAINED_ONLY,
+    cache_folder,
+    is_demo,
+    resolve,
+)
 from mlc_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 from mlc_jax.training.parallel import Devices
 
@@ -61,12 +68,25 @@ def test_defaults(given: dict[str, Any], expected: dict[str, Any]) -> None:
     assert {key: found[key] for key in expected} == expected
 
 
-def test_a_linear_head_has_a_higher_rate() -> None:
+def test_a_linear_head_that_is_trained_has_a_higher_rate() -> None:
     rates = [
-        resolved({**OWN, "head.name": head})[0].optimizer.learning_rate
+        resolved({**OWN, "head.name": head, "loss.name": "focal"})[0].optimizer.learning_rate
         for head in ("conv", "linear")
     ]
     assert rates[1] > 10 * rates[0]
+
+
+def test_keys_of_training_mean_nothing_to_heads_that_are_solved() -> None:
+    config, notes = resolved({**OWN, "head.name": "linear", "epochs": 3, "patience": 2})
+    assert all(dict(leaves(config))[key] is None for key in TRAINED_ONLY)
+    assert any("config.epochs, config.patience: without effect" in note for note in notes)
+    assert config.oversample == "none"
+    assert config.features.mirror
+    # Where heads are trained step by step nothing of the kind is noted.
+    for own in ({"head.name": "conv"}, {"head.name": "linear", "loss.name": "hill"}):
+        config, notes = resolved({**OWN, **own, "epochs": 3})
+        assert config.epochs == 3
+        assert not any("without effect" in note for note in notes)
 
 
 @pytest.mark.parametrize("head", [{}, {"head.name": "linear"}])
@@ -78,8 +98,13 @@ def test_nothing_is_left_open_and_every_choice_is_said(
     before = dict(leaves(configuration(given)))
     config, (note,) = resolved(given)
     after = dict(leaves(config))
-    assert None not in after.values()
+    solved = "head.name" in head
+    assert {key for key, value in after.items() if value is None} == (
+        set(TRAINED_ONLY) if solved else set()
+    )
     for key, value in after.items():
+        if solved and key in TRAINED_ONLY:
+            continue
         if before[key] is not None:
             assert value == before[key]
         elif key != "data.demo":
@@ -158,6 +183,8 @@ BAD: list[tuple[str, list[Any]]] = [
     ("oversample", ["labels", "power", ""]),
     ("oversample_ratio", [0.0, 0.51, NAN]),
     ("head.name", ["dense", ""]),
+    ("features.scales", [(), (0.0,), (9.0,), ("a",), (1.0, 1.43), (NAN,)]),
+    ("features.mirror", [True]),
     ("loss.name", ["hinge", ""]),
     ("optimizer.name", ["adamax", ""]),
     ("optimizer.learning_rate", [0.0, -1e-3, NAN, INF]),
@@ -201,10 +228,18 @@ def test_a_bad_value_is_one_line_that_names_key_and_value(key: str, values: list
         assert f"config.{key}={value!r}" in message, message
 
 
+@pytest.mark.parametrize("strength", [-1.0, NAN, INF])
+def test_a_strength_is_a_positive_number_or_chosen(strength: float) -> None:
+    with pytest.raises(ConfigError, match=r"config\.head\.strength=.* cannot be used"):
+        resolved({**OWN, "head.name": "linear", "head.strength": strength})
+    assert resolved({**OWN, "head.name": "linear", "head.strength": 7.0})[0].head.strength == 7.0
+
+
 def test_every_number_and_name_is_checked() -> None:
     """A key that is new in the configuration needs its bad values above."""
     unchecked = {
         "stage",  # by the command line
+        "head.strength",  # of a linear head: see above
         "data.demo",
         "data.labels",
         "data.images",

@@ -7,7 +7,7 @@ from typing import Any
 from mlc_jax.report import numbers, plots
 from mlc_jax.report.cell_scores import LabelScores, label_courses, read_cell_scores
 from mlc_jax.report.circumstances import how_it_ran, how_to_repeat, what_went_in
-from mlc_jax.report.learning import learning_curves
+from mlc_jax.report.learning import PATH_CAPTION, learning_curves, path_strengths
 from mlc_jax.report.parts import Cell, Column, Page, Part, Picture, Section, Table, Text, Tile
 from mlc_jax.report.pictures import choose_labels, judging_pictures
 from mlc_jax.report.run import FinishedRun
@@ -187,8 +187,13 @@ def _plots(run: FinishedRun, cells: Mapping[str, LabelScores], folder: Path) -> 
     courses = label_courses(run.epochs, shown)
     if courses:
         file = folder / "learning_curves.png"
-        alt = learning_curves(file, courses)
-        parts.append(Picture(file, "Learning curves", alt, _course_caption(run)))
+        strengths = path_strengths(run.epochs)
+        if strengths:
+            alt = learning_curves(file, courses, watched="inner validation", strengths=strengths)
+            parts.append(Picture(file, "Strength of the prior", alt, PATH_CAPTION))
+        else:
+            alt = learning_curves(file, courses)
+            parts.append(Picture(file, "Learning curves", alt, _course_caption(run)))
     if not shown:
         return tuple(parts)
 

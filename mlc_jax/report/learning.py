@@ -1,7 +1,8 @@
 """Learning curves: loss, accuracy and AUC against the epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +24,18 @@ from mlc_jax.report.panels import (
 COURSE = ("train_loss", "stop_loss", "train_accuracy", "stop_accuracy", "stop_auc")
 
 
+PATH_CAPTION = (
+    "Linear heads are solved exactly, once for each strength of their prior, from the strongest "
+    "downwards. The strength with the lowest loss on inner validation folds is taken, for each "
+    "label and fold; the fold that judges a head has no part in it. Means over folds."
+)
+
+
+def path_strengths(epochs: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
+    """The strengths of a path, from the lines of metrics.jsonl; empty where these are epochs."""
+    return tuple(line["strength"] for line in epochs if "strength" in line)
+
+
 def learning_curves(
     path: Path,
     courses: Mapping[str, Mapping[str, np.ndarray]],
@@ -30,9 +43,10 @@ def learning_curves(
     trained: str = "training folds",
     watched: str = "stop fold",
     kept: int | None = None,
+    strengths: Sequence[float] = (),
     height: float = 1.05,
 ) -> str:
-    """Loss, accuracy and AUC against the epoch: a row of three panels per label.
+    """Loss, accuracy and AUC against the epoch or the strength: a row of three panels per label.
 
     Args:
       path: of the PNG file.
@@ -40,6 +54,7 @@ def learning_curves(
       trained, watched: what the figures train_* and stop_* are of.
       kept: the epoch, counted from 0, whose parameters were kept for all; None where each head
         has its own.
+      strengths: of the prior, one per entry of a course, where these are no epochs.
       height: of a panel, in inches.
 
     Returns:
@@ -61,7 +76,10 @@ def learning_curves(
         name_panel(auc, "", "ROC AUC")
         best = course["stop_auc"][~np.isnan(course["stop_auc"])]
         said.append(f"{label} {best.max():.3f}" if best.size else f"{label} not defined")
-    label_edges([axes for (axes,) in panels], 3, "epoch", "")
+    label_edges([axes for (axes,) in panels], 3, "strength" if strengths else "epoch", "")
+    if strengths:
+        for (axes,) in panels:
+            axes.set_xticks(range(1, len(strengths) + 1), [f"{own:.3g}" for own in strengths])
     entries = [
         Line2D([], [], color=BLUE, linewidth=1.8, label=watched),
         Line2D([], [], color=ORANGE, linewidth=1.4, linestyle="--", label=trained),
@@ -73,7 +91,8 @@ def learning_curves(
         end = f" Kept: epoch {kept + 1}."
     legend(figure, entries)
     save(figure, path)
-    return f"Learning curves per epoch. Highest ROC AUC on the {watched}: {', '.join(said)}.{end}"
+    per = "Metrics per strength of the prior" if strengths else "Learning curves per epoch"
+    return f"{per}. Highest ROC AUC on the {watched}: {', '.join(said)}.{end}"
 
 
 def _course(axes: Axes, train: np.ndarray | None, stop: np.ndarray) -> None:

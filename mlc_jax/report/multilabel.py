@@ -10,7 +10,12 @@ from mlc_jax.report import numbers
 from mlc_jax.report.circumstances import how_it_ran, how_to_repeat, what_went_in
 from mlc_jax.report.cooccurrence import cooccurrence_map
 from mlc_jax.report.decisions import threshold_curves
-from mlc_jax.report.learning import COURSE, learning_curves
+from mlc_jax.report.learning import (
+    COURSE,
+    PATH_CAPTION,
+    learning_curves,
+    path_strengths,
+)
 from mlc_jax.report.parts import Cell, Column, Page, Part, Picture, Section, Table, Text, Tile
 from mlc_jax.report.pictures import choose_labels, judging_pictures
 from mlc_jax.report.run import FinishedRun
@@ -127,17 +132,21 @@ def _plots(run: FinishedRun, scores: SplitScores, folder: Path) -> tuple[Part, .
     shown, parts = choose_labels(labels, test)
     if run.epochs:
         file = folder / "learning_curves.png"
-        kept = run.summary["best_epoch"]
+        kept, strengths = run.summary["best_epoch"], path_strengths(run.epochs)
         alt = learning_curves(
             file,
             {"all labels": _course(run.epochs)},
             trained="training",
             watched="validation",
             kept=kept,
+            strengths=strengths,
             height=2.2,
         )
-        caption = _COURSE_CAPTION.format(kept=kept + 1, all=len(run.epochs))
-        parts.append(Picture(file, "Learning curves", alt, caption))
+        if strengths:
+            parts.append(Picture(file, "Strength of the prior", alt, PATH_CAPTION))
+        else:
+            caption = _COURSE_CAPTION.format(kept=kept + 1, all=len(run.epochs))
+            parts.append(Picture(file, "Learning curves", alt, caption))
     if shown:
         parts += judging_pictures(folder, {name: test[name] for name in shown}, labels, {})
         file = folder / "thresholds.png"

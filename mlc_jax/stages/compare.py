@@ -28,7 +28,7 @@ from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
 from mlc_jax.report.page import report_beside
 from mlc_jax.report.terminal import show
-from mlc_jax.settings import cache_folder, resolve
+from mlc_jax.settings import cache_folder, resolve, with_training_keys
 from mlc_jax.training.completion import deal_out
 from mlc_jax.training.contenders import (
     Answer,
@@ -328,9 +328,17 @@ def _conv_bench(
     bench: Bench, collection: Collection, backbone: Backbone, journal: Journal
 ) -> Bench:
     """The same images, groups and folds with feature maps and convolutional heads."""
-    config = bench.config.copy_and_resolve_references()
-    config.head.name, config.optimizer.l2 = "conv", 0.0
-    config.optimizer.learning_rate, config.schedule.name, config.patience = 1e-4, "plateau", 5
+    config = with_training_keys(
+        bench.config,
+        {
+            "head.name": "conv",
+            "features.mirror": False,
+            "optimizer.l2": 0.0,
+            "optimizer.learning_rate": 1e-4,
+            "schedule.name": "plateau",
+            "patience": 5,
+        },
+    )
     features = open_features(
         config, collection.images, backbone, bench.devices, cache_folder(), journal
     )

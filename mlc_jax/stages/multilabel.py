@@ -40,18 +40,19 @@ from mlc_jax.processes import agreed, check_alike, leave_to_leader
 from mlc_jax.report import numbers
 from mlc_jax.report.page import report_beside
 from mlc_jax.report.terminal import show
-from mlc_jax.settings import cache_folder, resolve
+from mlc_jax.settings import cache_folder, resolve, solves_exactly
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.classifier import Classifier, save_classifier
 from mlc_jax.training.crossfit import unfit_reason
 from mlc_jax.training.features import Features
 from mlc_jax.training.feeds import choose_backbone, feature_shape_of, open_features
-from mlc_jax.training.jointfit import JointFit, Teaching, figures_as_one, joint_fit, joint_samples
-from mlc_jax.training.loop import EpochFigures
+from mlc_jax.training.joint import fit_joint
+from mlc_jax.training.jointfit import JointFit, Teaching, joint_samples
 from mlc_jax.training.parallel import Devices, leaders
 from mlc_jax.training.provenance import describe_run, row_inputs, run_inputs
 from mlc_jax.training.rehearsal import Course, rehearse
 from mlc_jax.training.restore import check_inputs, image_folder_of, run_config
+from mlc_jax.training.strengths import MOST_STEPS
 from mlc_jax.training.writer import MetricsWriter
 
 # Keys of the impute run that is the source which hold where they are not given.
@@ -103,7 +104,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
         # Before anything is extracted: what exact copies alone make impossible.
         shares = config.test_fraction, config.folds, config.seed, given_split(collection)
-        unfit_labels(table.names, human, divide(known_groups(collection), human, *shares))
+        unfit_labels(config, table.names, human, divide(known_groups(collection), human, *shares))
         devices = Devices(config.parallel)
         features = open_features(
             config, collection.images, backbone, devices, cache_folder(), journal
@@ -114,7 +115,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         groups = found.of_image
         division = divide(groups, human, *shares)
         say_left_out(groups, division, collection, journal)
-        unfit = unfit_labels(table.names, human, division)
+        unfit = unfit_labels(config, table.names, human, division)
         for column, reason in unfit.items():
             journal.warn(f"label {table.names[column]}: left out, {reason}")
         fitted = [column for column in range(len(table.names)) if column not in unfit]
@@ -209,7 +210,7 @@ def dry_run(
         config.seed,
         given_split(collection),
     )
-    unfit = unfit_labels(table.names, human, division)
+    unfit = unfit_labels(config, table.names, human, division)
     for column, reason in unfit.items():
         journal.warn(f"label {table.names[column]}: left out, {reason}")
     fitted = [column for column in range(len(table.names)) if column not in unfit]
@@ -274,7 +275,9 @@ def check_source(source: Run, collection: Collection) -> None:
     check_inputs(source, now)
 
 
-def unfit_labels(names: tuple[str, ...], human: np.ndarray, division: Division) -> dict[int, str]:
+def unfit_labels(
+    config: ConfigDict, names: tuple[str, ...], human: np.ndarray, division: Division
+) -> dict[int, str]:
     """Finds the labels that cannot be learned and judged, column to reason.
 
     Raises:
@@ -282,7 +285,7 @@ def unfit_labels(names: tuple[str, ...], human: np.ndarray, division: Division) 
     """
     reasons: dict[int, str] = {}
     for column in range(len(names)):
-        reason = unfit_reason(human[:, column], division.splits)
+        reason = unfit_reason(human[:, column], division.splits, solves_exactly(config))
         if reason is not None:
             reasons[column] = reason
     if len(reasons) == len(names):
@@ -357,13 +360,15 @@ def fit_classifier(
     checkpoints = Checkpoints(workdir / "checkpoints", run_inputs(config, collection, backbone))
     writer = MetricsWriter(workdir, journal.warn)
     try:
-        with journal.phase("train classifier", config.epochs, "epochs") as advance:
+        exact = solves_exactly(config)
+        steps = (MOST_STEPS, "strengths") if exact else (config.epochs, "epochs")
+        with journal.phase("train classifier", *steps) as advance:
 
-            def on_epoch(figures: EpochFigures) -> None:
-                writer.write(figures.epoch, figures_as_one(figures))
+            def on_epoch(epoch: int, metrics: dict[str, Any]) -> None:
+                writer.write(epoch, metrics)
                 advance(1)
 
-            return joint_fit(
+            return fit_joint(
                 config,
                 teaching,
                 division.held_in,

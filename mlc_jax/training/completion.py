@@ -4,8 +4,10 @@ The part of stage 1 that an audit repeats on tables with more blanks: it reads n
 none but checkpoints.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -16,21 +18,31 @@ from mlc_jax.data.splits import GivenSplit
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import ConfigError, LabelsError
 from mlc_jax.processes import agreed
+from mlc_jax.settings import solves_exactly
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.crossfit import (
     CrossFit,
     Head,
     Lesson,
     cross_fit,
+    figures_for_people,
     human_lesson,
     make_heads,
     taught_heads,
     unfit_reason,
 )
 from mlc_jax.training.features import Features
-from mlc_jax.training.loop import EpochFigures
+from mlc_jax.training.linear_crossfit import (
+    LinearCrossFit,
+    path_metrics,
+)
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.selftraining import Gain, gains, self_taught
+
+MetricsOf = Callable[[Sequence[str]], dict[str, Any]]
+"""Gives the metrics of an epoch as JSON, per label, from the names of all labels."""
+
+FitRound = Callable[..., CrossFit]
 
 
 @dataclass(frozen=True)
@@ -91,10 +103,12 @@ def deal_out(
     for number in range(1, config.impute.deals):
         seed = config.seed + 1000 * number
         splits += make_folds(groups, values, config.folds, seed, given)[1]
+    # Every method of a comparison must be able to fit every label.
+    exact = solves_exactly(config) and config.stage != "compare"
     reasons = {
         column: reason
         for column in range(values.shape[1])
-        if (reason := unfit_reason(values[:, column], splits)) is not None
+        if (reason := unfit_reason(values[:, column], splits, exact)) is not None
     }
     if len(reasons) == values.shape[1]:
         raise LabelsError(
@@ -123,11 +137,11 @@ def complete(
     features: Features,
     feature_shape: tuple[int, int, int],
     devices: Devices,
-    checkpoints_of: Callable[[int], Checkpoints | None],
-    on_epoch: Callable[[int, EpochFigures, tuple[Head, ...]], None],
+    checkpoints_of: Callable[[str], Checkpoints | None],
+    on_epoch: Callable[[int, int, MetricsOf], None],
     warn: Callable[[str], None],
 ) -> Completion:
-    """Fits, teaches in rounds as long as that helps, and judges.
+    """Fits, repeats the fit with pseudo-labels and context as long as that helps, and judges.
 
     Args:
       config: the run's configuration; `config.impute.method` notebook takes the original recipe's
@@ -136,42 +150,26 @@ def complete(
       groups: int [N], equal for images that lie in one fold.
       deal: from `deal_out`.
       features, feature_shape, devices: see `cross_fit`.
-      checkpoints_of: the checkpoints of a round.
-      on_epoch: told (round, figures, heads).
-      warn: told of damaged checkpoints.
+      checkpoints_of: the checkpoints of a round, by the name of their folder.
+      on_epoch: called with (round, epoch or step of the strength path, what gives its metrics).
+      warn: called with what is wrong with damaged checkpoints.
     """
     labels = fitted_labels(values, deal)
     rounds = config.impute.rounds if len(labels) else 0
+    fit_round = (
+        _linear_rounds(config, values, labels, deal, features, devices)
+        if solves_exactly(config)
+        else _trained_rounds(config, values, labels, deal, features, feature_shape, devices)
+    )
 
-    def fit_round(number: int, lesson: Lesson, heads: tuple[Head, ...]) -> CrossFit:
-        checkpoints = checkpoints_of(number)
-        try:
-            return cross_fit(
-                config,
-                values,
-                lesson,
-                heads,
-                features,
-                feature_shape,
-                devices,
-                checkpoints,
-                lambda figures: on_epoch(number, figures, heads),
-                warn,
-                ask_all=number < rounds,
-                correct=config.impute.method != "notebook",
-            )
-        finally:
-            if checkpoints is not None:
-                checkpoints.close()
-
-    fitted = fit_round(0, human_lesson(values), first_heads(config, values, deal))
+    fitted = fit_round(0, human_lesson(values), checkpoints_of, on_epoch, warn)
     logits, by_split = fitted.logits.copy(), fitted.by_split.copy()
     model_round = np.zeros(values.shape[1], np.int64)
     told: list[dict[int, Gain]] = []
     fits = [fitted]
     for number in range(1, rounds + 1):
-        lesson = self_taught(values, deal.splits, by_split)
-        again = fit_round(number, lesson, taught_heads(values, labels, deal.splits))
+        lesson = self_taught(values, deal.splits, by_split, fits[0].by_split)
+        again = fit_round(number, lesson, checkpoints_of, on_epoch, warn)
         fits.append(again)
         found = gains(values, logits, again.logits, deal.fold_of, groups, labels)
         told.append(found)
@@ -201,3 +199,81 @@ def complete(
         ),
     )
     return Completion(deal, judgement, model_round, told, tuple(fits))
+
+
+def _linear_rounds(
+    config: ConfigDict,
+    values: np.ndarray,
+    labels: list[int],
+    deal: Deal,
+    features: Features,
+    devices: Devices,
+) -> FitRound:
+    """Rounds of linear heads, solved exactly."""
+    each = len(deal.splits) // config.impute.deals
+    starts = range(0, len(deal.splits), each)
+    assignments = [deal.splits[start : start + each] for start in starts]
+    cross_fit = LinearCrossFit(config, values, labels, assignments, features, devices)
+
+    def fit_round(
+        number: int,
+        lesson: Lesson,
+        checkpoints_of: Callable[[str], Checkpoints | None],
+        on_epoch: Callable[[int, int, MetricsOf], None],
+        warn: Callable[[str], None],
+    ) -> CrossFit:
+        return cross_fit.fit(
+            lesson,
+            lambda own: checkpoints_of(f"round_{number}" + (f"_{own}" if own else "")),
+            lambda step: on_epoch(number, step.step, partial(path_metrics, step, labels)),
+            warn,
+        )
+
+    return fit_round
+
+
+def _trained_rounds(
+    config: ConfigDict,
+    values: np.ndarray,
+    labels: list[int],
+    deal: Deal,
+    features: Features,
+    feature_shape: tuple[int, int, int],
+    devices: Devices,
+) -> FitRound:
+    """Rounds of heads that are trained step by step."""
+
+    def fit_round(
+        number: int,
+        lesson: Lesson,
+        checkpoints_of: Callable[[str], Checkpoints | None],
+        on_epoch: Callable[[int, int, MetricsOf], None],
+        warn: Callable[[str], None],
+    ) -> CrossFit:
+        if number:
+            heads = taught_heads(values, labels, deal.splits)
+        else:
+            heads = first_heads(config, values, deal)
+        checkpoints = checkpoints_of(f"round_{number}")
+        try:
+            return cross_fit(
+                config,
+                values,
+                lesson,
+                heads,
+                features,
+                feature_shape,
+                devices,
+                checkpoints,
+                lambda figures: on_epoch(
+                    number, figures.epoch, partial(figures_for_people, figures, heads)
+                ),
+                warn,
+                ask_all=number < config.impute.rounds,
+                correct=config.impute.method != "notebook",
+            )
+        finally:
+            if checkpoints is not None:
+                checkpoints.close()
+
+    return fit_round

@@ -18,9 +18,11 @@ from mlc_jax.assess.metrics import log_loss
 from mlc_jax.assess.out_of_fold import Judgement
 from mlc_jax.assess.thresholds import Rule, choose_threshold, fold_thresholds
 from mlc_jax.data.splits import GivenSplit
+from mlc_jax.settings import solves_exactly, with_training_keys
 from mlc_jax.training.completion import Deal, complete
 from mlc_jax.training.crossfit import cross_fit, human_lesson, make_heads, taught_heads
 from mlc_jax.training.features import Features
+from mlc_jax.training.linear_crossfit import LinearCrossFit
 from mlc_jax.training.parallel import Devices
 
 # These learn from unknown cells as well, so they are shown them.
@@ -185,7 +187,7 @@ def training_contenders(bench: Bench) -> list[Contender]:
     """The original's to-do list: optimizers, schedules and tuned thresholds, all on masked BCE."""
 
     def tuned(rule: Rule) -> tuple[np.ndarray, np.ndarray]:
-        probabilities, _ = _by_loss(bench, "bce")
+        probabilities, _ = _by_steps(bench, "bce")
         known = bench.values >= 0
         cuts = np.full(probabilities.shape, np.nan)
         fold = np.unique(bench.deal.fold_of, return_inverse=True)[1]
@@ -203,7 +205,7 @@ def training_contenders(bench: Bench) -> list[Contender]:
     optimizers: list[Contender] = [
         (
             f"{name}, rate {rate:g}, cosine",
-            lambda name=name, rate=rate: _by_loss(  # type: ignore[misc]
+            lambda name=name, rate=rate: _by_steps(  # type: ignore[misc]
                 bench,
                 "bce",
                 **{
@@ -218,7 +220,7 @@ def training_contenders(bench: Bench) -> list[Contender]:
     schedules: list[Contender] = [
         (
             f"adam, {name}",
-            lambda name=name: _by_loss(bench, "bce", **{"schedule.name": name}),  # type: ignore[misc]
+            lambda name=name: _by_steps(bench, "bce", **{"schedule.name": name}),  # type: ignore[misc]
         )
         for name in SCHEDULES
         if name != "cosine"
@@ -270,9 +272,22 @@ def logistic_regression(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _by_loss(bench: Bench, loss: str, **changes: object) -> tuple[np.ndarray, np.ndarray]:
-    """One cross-fit with a loss, calibrated, cut at 0.5."""
-    config = bench.config.copy_and_resolve_references()
-    config.update_from_flattened_dict({"loss.name": loss, "oversample": "none", **changes})
+    """One cross-fit with a loss, solved exactly where that can be, calibrated, cut at 0.5."""
+    config = with_training_keys(bench.config, {"loss.name": loss, "oversample": "none", **changes})
+    if not solves_exactly(config):
+        return _by_steps(bench, loss, **changes)
+    lesson = human_lesson(bench.values)
+    splits = bench.deal.splits[: int(bench.deal.fold_of.max()) + 1]
+    cross_fit = LinearCrossFit(
+        config, bench.values, _fitted(bench), [splits], bench.features, bench.devices
+    )
+    fitted = cross_fit.fit(lesson, lambda _: None, lambda _: None, lambda _: None)
+    return _calibrated(bench, fitted.logits)
+
+
+def _by_steps(bench: Bench, loss: str, **changes: object) -> tuple[np.ndarray, np.ndarray]:
+    """One cross-fit with a loss, trained step by step, calibrated, cut at 0.5."""
+    config = with_training_keys(bench.config, {"loss.name": loss, "oversample": "none", **changes})
     ratio = config.oversample_ratio if config.oversample == "label" else 0.0
     labels, splits = _fitted(bench), bench.deal.splits
     heads = (
@@ -309,8 +324,9 @@ def _complete(bench: Bench, **impute: object) -> tuple[np.ndarray, np.ndarray]:
     config = bench.config.copy_and_resolve_references()
     config.impute.update(impute)
     if config.impute.method == "notebook":
-        config.impute.threshold = "fixed"
-        config.oversample, config.oversample_ratio, config.impute.rounds = "label", 0.5, 0
+        notebook = {"impute.threshold": "fixed", "impute.rounds": 0}
+        sampling = {"oversample": "label", "oversample_ratio": 0.5}
+        config = with_training_keys(config, notebook | sampling)
     judgement = bench.judge(config, bench.values, bench.deal)
     return judgement.probabilities, judgement.cell_thresholds
 

@@ -64,7 +64,8 @@ class CrossFit:
         not fitted.
       by_split: float64 [splits, N, L], what the heads of each split say about every image, those
         they were fitted on too; empty where it was not asked for.
-      best_epoch: int64 [heads], the epoch whose parameters each head kept.
+      best_epoch: int64 [heads], the epoch whose parameters each head kept; None where heads were
+        solved exactly.
       heads: the heads, in the order of the stack.
       stack: their architecture.
       params: of all heads, stacked, at their best epochs.
@@ -73,19 +74,22 @@ class CrossFit:
 
     logits: np.ndarray
     by_split: np.ndarray
-    best_epoch: np.ndarray
+    best_epoch: np.ndarray | None
     heads: tuple[Head, ...]
     stack: HeadStack
     params: Trained
     frozen: Frozen
 
 
-def unfit_reason(labels: np.ndarray, splits: Sequence[Split]) -> str | None:
+def unfit_reason(labels: np.ndarray, splits: Sequence[Split], exact: bool) -> str | None:
     """Why a label cannot be fitted, or None where it can.
 
     Args:
       labels: int8 [N], 0, 1 or -1 for not known.
-      splits: every fold's training rows must hold both classes, and its stop rows one known cell.
+      splits: of the rows, one per fold.
+      exact: whether heads are solved exactly, on all but the fold that judges them, which must then
+        hold both classes. Heads that are trained step by step need both among the training rows of
+        every split, and a known cell among its stop rows.
     """
     known = labels[labels >= 0]
     positives = int(known.sum())
@@ -95,6 +99,15 @@ def unfit_reason(labels: np.ndarray, splits: Sequence[Split]) -> str | None:
     if positives == 0 or negatives == 0:
         return f"all {known.size} known cells are {int(known[0])}"
     for split in splits:
+        if exact:
+            fitted = np.concatenate([labels[split.train], labels[split.stop]])
+            if not {0, 1} <= set(fitted.tolist()):
+                rarer = "positives" if positives < negatives else "negatives"
+                return (
+                    f"all {min(positives, negatives)} {rarer} lie in one fold, and the head that "
+                    "is judged there would be fitted without any"
+                )
+            continue
         if len({0, 1} & set(labels[split.train].tolist())) < 2:
             return (
                 f"{positives} positives and {negatives} negatives are too few for {len(splits)} "

@@ -16,7 +16,8 @@ from mlc_jax.data.folds import divide
 from mlc_jax.data.table import MISSING
 from mlc_jax.training.completion import deal_out
 from mlc_jax.training.contenders import Bench
-from mlc_jax.training.jointfit import Teaching, joint_fit
+from mlc_jax.training.joint import fit_joint
+from mlc_jax.training.jointfit import Teaching
 
 VARIANTS = ("masked", "filled hard", "filled soft", "true labels")
 
@@ -68,7 +69,7 @@ def filling_rows(bench: Bench) -> Iterator[Taught]:
         }
         for variant in VARIANTS:
             labels, weights = taught[variant]
-            joint = joint_fit(
+            joint = fit_joint(
                 stage_2,
                 Teaching(left[:, fitted], labels[:, fitted], weights[:, fitted]),
                 division.held_in,
@@ -77,7 +78,7 @@ def filling_rows(bench: Bench) -> Iterator[Taught]:
                 bench.shape,
                 bench.devices,
                 None,
-                lambda _: None,
+                lambda *_: None,
                 lambda _: None,
             )
             truth = values[test][:, fitted]

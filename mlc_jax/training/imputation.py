@@ -11,15 +11,14 @@ from mlc_jax.data.groups import Groups, find_groups, given_split, say_torn
 from mlc_jax.data.table import MISSING
 from mlc_jax.journal import Journal
 from mlc_jax.models.backbones import Backbone
-from mlc_jax.settings import cache_folder
+from mlc_jax.settings import cache_folder, solves_exactly
 from mlc_jax.training.checkpoint import Checkpoints
-from mlc_jax.training.completion import Completion, complete, deal_out
-from mlc_jax.training.crossfit import Head, figures_for_people
+from mlc_jax.training.completion import Completion, MetricsOf, complete, deal_out
 from mlc_jax.training.features import Features
 from mlc_jax.training.feeds import feature_shape_of, open_features
-from mlc_jax.training.loop import EpochFigures
 from mlc_jax.training.parallel import Devices, leaders
 from mlc_jax.training.provenance import run_inputs
+from mlc_jax.training.strengths import MOST_STEPS
 from mlc_jax.training.writer import MetricsWriter
 
 
@@ -72,13 +71,14 @@ def impute_collection(
     )
     inputs = run_inputs(config, collection, backbone)
     writer = MetricsWriter(workdir, journal.warn)
-    most = config.epochs * (config.impute.rounds + 1)
+    exact = solves_exactly(config)
+    most = MOST_STEPS if exact else config.epochs * (config.impute.rounds + 1)
     try:
-        with journal.phase("train heads", most, "epochs") as advance:
+        with journal.phase("train heads", most, "strengths" if exact else "epochs") as advance:
 
-            def on_epoch(number: int, figures: EpochFigures, heads: tuple[Head, ...]) -> None:
-                line = {"round": number} | figures_for_people(figures, heads, table.names)
-                writer.write(number * config.epochs + figures.epoch, line)
+            def on_epoch(number: int, epoch: int, metrics: MetricsOf) -> None:
+                line = {"round": number} | metrics(table.names)
+                writer.write(number * (config.epochs or 0) + epoch, line)
                 advance(1)
 
             completion = complete(
@@ -89,7 +89,7 @@ def impute_collection(
                 features,
                 feature_shape_of(config, backbone),
                 devices,
-                lambda number: Checkpoints(workdir / "checkpoints" / f"round_{number}", inputs),
+                lambda name: Checkpoints(workdir / "checkpoints" / name, inputs),
                 on_epoch,
                 journal.warn,
             )

@@ -64,7 +64,7 @@ class JointFit:
       shift: float64 [L], log odds that the classifier's sampling added; subtract from its logits.
       out_of_fold: float64 [N, L], the siblings' corrected logits; NaN outside the held-in rows.
       raw_logits: float64 [N, L], the classifier's own logits for all images.
-      best_epoch: the epoch whose parameters were kept.
+      best_epoch: the epoch whose parameters were kept; None for heads that are solved exactly.
     """
 
     params: Trained
@@ -74,7 +74,7 @@ class JointFit:
     shift: np.ndarray
     out_of_fold: np.ndarray
     raw_logits: np.ndarray
-    best_epoch: int
+    best_epoch: int | None
 
 
 def sample(config: ConfigDict, rows: np.ndarray, labels: np.ndarray) -> HeadRows:

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from mlc_jax.data.collection import Collection
 from mlc_jax.data.sampling import HeadRows, Plan, PlanSource, plan_of_rows
+from mlc_jax.data.table import MISSING
 from mlc_jax.errors import CheckpointError
 from mlc_jax.files.machine import folder_size, memory
 from mlc_jax.journal import Journal
@@ -28,7 +29,7 @@ from mlc_jax.models.backbones import Backbone
 from mlc_jax.models.extraction import extract_passes
 from mlc_jax.models.feature_store import FeatureStore
 from mlc_jax.models.heads import HeadStack
-from mlc_jax.settings import cache_folder
+from mlc_jax.settings import cache_folder, solves_exactly
 from mlc_jax.training.cached import CachedFeatures
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.features import Cells, Features, extractor
@@ -39,6 +40,12 @@ from mlc_jax.training.feeds import (
     passes_per_call,
     stored_spec,
 )
+from mlc_jax.training.linear_heads import (
+    PATH_TOLERANCE,
+    LinearSolver,
+    Targets,
+    checkpoint_tree,
+)
 from mlc_jax.training.optimizers import backbone_rate, make_optimizer
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.standards import freeze
@@ -46,6 +53,10 @@ from mlc_jax.training.step import Recipe, init_state
 
 GIB = 2**30
 KEPT = 2  # checkpoints that a run keeps
+
+TYPICAL_STRENGTH = 100.0
+TYPICAL_STEPS = 8
+"""A strength that is often chosen, and how many the path to it has; estimates, not limits."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +106,15 @@ def rehearse(
         source = open_features(
             config, collection.images, backbone, devices, cache_folder(), journal
         )
-    plans = PlanSource(
-        course.samples, config.batch_size, config.features.views, config.epochs, config.seed
-    )
     with journal.phase("try: train, look, save, restore", 0, ""):
-        seconds, state_bytes, saved_bytes = _one_step(
-            config, workdir, collection, backbone, course, plans, sample, source, devices
-        )
+        if solves_exactly(config):
+            training, state_bytes, saved_bytes = _solved_once(
+                config, workdir, collection, course, sample, devices
+            )
+        else:
+            training, state_bytes, saved_bytes = _trained_once(
+                config, workdir, collection, backbone, course, sample, source, devices
+            )
     images = len(collection.images)
     whole_bytes = images * features[0].nbytes
     missing, stored_bytes = 0, 0
@@ -114,14 +127,9 @@ def rehearse(
         )
         missing = len(store.missing(collection.images))
         stored_bytes = missing * features[0].nbytes
-    watched_steps = -(-course.watched // config.batch_size)
-    parts = {
-        # Without the store every pass is made once for its moments, and again in each step.
-        "extract": (missing if config.features.cache else images) * passes * pass_seconds,
-        "train": config.epochs * plans.steps * seconds["step"],
-        "look": config.epochs * watched_steps * seconds["look"],
-        "save": -(-config.epochs // config.save_every) * seconds["save"],
-    }
+    # Without the store every pass is made once for its moments, and again in each step.
+    extracted = missing if config.features.cache else images
+    parts = {"extract": extracted * passes * pass_seconds} | training
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     # The host holds the features, and on a CPU the device holds them again.
     held = whole_bytes * (2 if devices.platform == "cpu" else 1) if config.features.cache else 0
@@ -160,18 +168,79 @@ def _some_features(
     return made.reshape(count, passes, *made.shape[1:]), seconds / (count * passes)
 
 
-def _one_step(
+def _solved_once(
+    config: ConfigDict,
+    workdir: Path,
+    collection: Collection,
+    course: Course,
+    sample: Features,
+    devices: Devices,
+) -> tuple[dict[str, float], int, int]:
+    """Seconds that solving will take; bytes of the heads, and of them on disk.
+
+    One strength is solved for on all rows, with features of the sample in place of all.
+    """
+    table, pooled = collection.table, sample.moments[0]
+    labels = np.unique(course.outputs)
+    values = np.where(table.human, table.values, np.int8(MISSING))[:, labels]
+    rows = len(values)
+    features = np.resize(pooled, (rows, pooled.shape[1]))
+    limit = round(config.features.memory * devices.memory())
+    solver = LinearSolver(features, devices, limit, config.folds, labels.size, table.filenames)
+    targets = Targets(
+        np.maximum(values, 0.0)[None], (values >= 0)[None].astype(float), np.zeros((1, rows, 0))
+    )
+    fold = np.arange(rows) % config.folds
+    fitted = fold != np.arange(config.folds)[:, None]
+    strength = np.full((config.folds, labels.size), TYPICAL_STRENGTH)
+    (heads, _, _), seconds = _twice(
+        lambda: solver.fit(targets, fitted, strength, None, PATH_TOLERANCE)
+    )
+    size, save_seconds = _saved(workdir, checkpoint_tree(heads))
+    rounds = config.impute.rounds if config.stage == "impute" else 0
+    return (
+        {"train": (TYPICAL_STEPS + 2 * (rounds + 1)) * seconds, "save": save_seconds},
+        sum(leaf.nbytes for leaf in heads),
+        size,
+    )
+
+
+def _saved(workdir: Path, tree: Any) -> tuple[int, float]:
+    """Saves a tree and restores it: its bytes on disk, and the seconds that saving it takes.
+
+    Raises:
+      CheckpointError: what was saved does not come back.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=".dry_run-", dir=workdir))
+    checkpoints = Checkpoints(folder, {"dry_run": True})
+    try:
+        started = time.perf_counter()
+        checkpoints.save(1, tree, {})
+        seconds = time.perf_counter() - started
+        restored = checkpoints.restore_latest(tree, lambda _: None)
+        size = folder_size(folder)
+    finally:
+        checkpoints.close()
+        shutil.rmtree(folder, ignore_errors=True)
+    if restored is None:
+        raise CheckpointError(f"{workdir}: what was saved there does not come back; choose another")
+    return size, seconds
+
+
+def _trained_once(
     config: ConfigDict,
     workdir: Path,
     collection: Collection,
     backbone: Backbone,
     course: Course,
-    plans: PlanSource,
     sample: CachedFeatures,
     source: Features,
     devices: Devices,
 ) -> tuple[dict[str, float], int, int]:
-    """Seconds of a step, a look, a save and a restore; bytes of the state, and of it on disk."""
+    """Seconds that training will take; bytes of the state, and of it on disk."""
+    plans = PlanSource(
+        course.samples, config.batch_size, config.features.views, config.epochs, config.seed
+    )
     heads, outputs = course.outputs.shape
     recipe = Recipe(
         HeadStack(config.head.name, feature_shape_of(config, backbone), outputs),
@@ -213,25 +282,12 @@ def _one_step(
 
     trained, step_seconds = _twice(train)
     _, look_seconds = _twice(lambda: feed.logits(trained.params, frozen, cells, look))
-    folder = Path(tempfile.mkdtemp(prefix=".dry_run-", dir=workdir))
-    checkpoints = Checkpoints(folder, {"dry_run": True})
-    try:
-        started = time.perf_counter()
-        checkpoints.save(1, trained, {})
-        saved = time.perf_counter()
-        restored = checkpoints.restore_latest(trained, lambda _: None)
-        read = time.perf_counter()
-        size = folder_size(folder)
-    finally:
-        checkpoints.close()
-        shutil.rmtree(folder, ignore_errors=True)
-    if restored is None:
-        raise CheckpointError(f"{workdir}: what was saved there does not come back; choose another")
+    size, save_seconds = _saved(workdir, trained)
+    watched_steps = -(-course.watched // config.batch_size)
     seconds = {
-        "step": step_seconds,
-        "look": look_seconds,
-        "save": saved - started,
-        "restore": read - saved,
+        "train": config.epochs * plans.steps * step_seconds,
+        "look": config.epochs * watched_steps * look_seconds,
+        "save": -(-config.epochs // config.save_every) * save_seconds,
     }
     return seconds, sum(leaf.nbytes for leaf in jax.tree.leaves(trained)), size
 
@@ -252,8 +308,9 @@ def _say(figures: dict[str, Any], config: ConfigDict, workdir: Path, journal: Jo
         return f"{sum(parts.values()) / scale:.1f} {unit} ({words})"
 
     journal.line(
-        f"time: about {told(seconds, 's', 1.0)}, if all {config.epochs} epochs are run; compiling, "
-        "judging and the report come on top"
+        f"time: about {told(seconds, 's', 1.0)}"
+        + (f", if all {config.epochs} epochs are run" if config.epochs else "")
+        + "; compiling, judging and the report come on top"
     )
     journal.line(f"disk: about {told(disk, 'GiB', GIB)}")
     journal.line(f"memory: about {told(held, 'GiB', GIB)}")

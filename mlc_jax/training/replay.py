@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from mlc_jax.data.sampling import PlanSource, as_they_are, balanced_labelsets, plan_of_rows
 from mlc_jax.models.heads import HeadStack
+from mlc_jax.settings import with_training_keys
 from mlc_jax.training.crossfit import by_head, cells_of, human_lesson
 from mlc_jax.training.features import Features
 from mlc_jax.training.loop import Course, fit
@@ -59,8 +60,7 @@ def leaky_fit(
     cut = len(copies) // 5
     validation, train = copies[:cut], copies[cut:]
     labels = values.shape[1]
-    config = config.copy_and_resolve_references()
-    config.optimizer.l2 = 0.0
+    config = with_training_keys(config, {"optimizer.l2": 0.0})
     plans = PlanSource(
         (as_they_are(train),), config.batch_size, config.features.views, config.epochs, config.seed
     )

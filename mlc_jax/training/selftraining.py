@@ -1,10 +1,13 @@
-"""Self-training: heads are taught what they said themselves, and kept only if that helps.
+"""Self-training: a round fits all heads again with pseudo-labels and context.
 
 In a round each head is fitted anew, on known cells and on blank ones, these by soft labels weighted
-by their probability of being right; and it is told the image's other labels, where a person gave
-them their values, else how probable they are. What a split's heads are taught and told comes from
-the same split's heads of the round before, which never saw the images that they are asked about.
-So out of fold stays out of fold, round after round.
+by their probability of being right; and the image's other labels stand beside its features: their
+observed values, else how probable they are. Both come from heads of the same split, which never saw
+the images that the split's heads are judged on.
+
+The probability of a blank cell that stands in a context comes from the first fit, whose heads had
+no context. Heads of later rounds had the value of the judged cell in theirs, and would hand it back
+through the other labels: a head would be judged on what it was given.
 """
 
 from collections.abc import Sequence
@@ -32,7 +35,12 @@ class Gain:
     accepted: bool
 
 
-def self_taught(values: np.ndarray, splits: Sequence[Split], by_split: np.ndarray) -> Lesson:
+def self_taught(
+    values: np.ndarray,
+    splits: Sequence[Split],
+    by_split: np.ndarray,
+    without_context: np.ndarray,
+) -> Lesson:
     """The lesson of a round.
 
     What heads are told is centred on each label's share among the split's training rows: 0 is what
@@ -43,6 +51,7 @@ def self_taught(values: np.ndarray, splits: Sequence[Split], by_split: np.ndarra
       splits: the parts the images play.
       by_split: float64 [splits, N, L], corrected logits of the round before; NaN for labels that
         have no model, which teach nothing.
+      without_context: the same of the first fit, whose heads had no context.
     """
     known = np.broadcast_to(values >= 0, by_split.shape)
     given = np.broadcast_to(np.maximum(values, 0), by_split.shape).astype(np.float64)
@@ -51,7 +60,8 @@ def self_taught(values: np.ndarray, splits: Sequence[Split], by_split: np.ndarra
     labels = np.where(known, given, np.where(modelled, probable, 0.0))
     right = np.where(modelled, np.maximum(probable, 1 - probable), 0.0)
     shares = np.stack([_shares(values[split.train]) for split in splits])[:, None, :]
-    told = np.where(known | modelled, 2 * (labels - shares), 0.0)
+    likely = np.where(known, given, sigmoid(np.nan_to_num(without_context)))
+    told = np.where(known | np.isfinite(without_context), 2 * (likely - shares), 0.0)
     return Lesson(labels, np.where(known, 1.0, right), told)
 
 

@@ -17,7 +17,7 @@ from mlc_jax.data.table import Source
 from mlc_jax.stages import evaluate, impute, multilabel
 from tests.stages.conftest import Configure
 
-MAX_ERROR = 0.26
+MAX_ERROR = 0.42
 
 
 def out_of_fold(workdir: Path) -> np.ndarray:

@@ -20,6 +20,7 @@ from mlc_jax.training.crossfit import (
     make_heads,
     taught_heads,
 )
+from mlc_jax.training.linear_crossfit import LinearCrossFit
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.selftraining import clustered_mean, gains, self_taught
 from tests.training.synthetic import FOLDS, configuration
@@ -67,7 +68,7 @@ def two_rounds(values: np.ndarray, fold_of: np.ndarray) -> tuple[Lesson, CrossFi
         make_heads(values, labels, splits, 0.0),
         ask_all=True,
     )
-    lesson = self_taught(values, splits, first.by_split)
+    lesson = self_taught(values, splits, first.by_split, first.by_split)
     return lesson, fit(config, values, lesson, taught_heads(values, labels, splits))
 
 
@@ -130,7 +131,8 @@ def test_labels_of_a_fold_teach_its_heads_nothing_about_other_images(
 
 def completed(rounds: int) -> tuple[Completion, list[tuple[int, int]]]:
     features, _, values = drawn()
-    config, devices = configuration(impute__rounds=rounds), Devices("jit", jax.local_devices()[:1])
+    config = configuration(impute__rounds=rounds, loss__name="bce", features__mirror=False)
+    devices = Devices("jit", jax.local_devices()[:1])
     groups = np.arange(ROWS)
     told: list[tuple[int, int]] = []
     made = complete(
@@ -142,7 +144,7 @@ def completed(rounds: int) -> tuple[Completion, list[tuple[int, int]]]:
         features.shape[2:],
         devices,
         lambda _: None,
-        lambda number, figures, _: told.append((number, figures.epoch)),
+        lambda number, epoch, _: told.append((number, epoch)),
         pytest.fail,
     )
     return made, told
@@ -176,7 +178,8 @@ def test_a_round_is_kept_where_labels_tell_of_each_other_and_not_where_they_do_n
         assert gained[label].mean > 0.1
         before = none.judgement.metrics[label].values["log_loss"]
         after = one.judgement.metrics[label].values["log_loss"]
-        assert before - after == pytest.approx(gained[label].mean, abs=1e-9)
+        # The gain is measured with Platt's map, the metrics with the map that is chosen.
+        assert before - after == pytest.approx(gained[label].mean, abs=0.01)
     # One standard error is passed by luck once in six times and more, and then nothing is lost:
     # what is kept of noise gains next to nothing, and no noise becomes learnable by it.
     kept = [label for label in range(2, LABELS) if gained[label].accepted]
@@ -185,10 +188,14 @@ def test_a_round_is_kept_where_labels_tell_of_each_other_and_not_where_they_do_n
     assert [verdict.learnable for verdict in one.judgement.verdicts] == [True, True] + [False] * 4
     for label in set(range(2, LABELS)) - set(kept):
         assert gained[label].mean <= gained[label].error
-        np.testing.assert_array_equal(
-            one.judgement.probabilities[:, label], none.judgement.probabilities[:, label]
+        # Equal but for the last digits: maps of all labels are fitted together, to a tolerance.
+        np.testing.assert_allclose(
+            one.judgement.probabilities[:, label],
+            none.judgement.probabilities[:, label],
+            atol=1e-5,
         )
-    assert {number for number, _ in told} == {0, 1}
+    # Strengths are chosen once, in the first fit.
+    assert {number for number, _ in told} == {0}
 
 
 def test_blank_cells_gain_as_the_given_ones_promise(
@@ -212,28 +219,74 @@ def test_blank_cells_gain_as_the_given_ones_promise(
 
 
 def test_a_lesson_is_what_people_gave_and_else_what_the_split_s_heads_said() -> None:
+    """Targets come from the round before; context from the first fit, whose heads had none."""
     rng = np.random.default_rng(0)
     values = rng.integers(-1, 2, (60, 3)).astype(np.int8)
     splits = rotations(np.arange(60) % 3, 3)
-    by_split = rng.normal(size=(3, 60, 3))
-    by_split[:, :, 2] = np.nan  # a label that has no model
-    lesson = self_taught(values, splits, by_split)
+    latest, first = rng.normal(size=(2, 3, 60, 3))
+    latest[:, :, 2] = first[:, :, 2] = np.nan  # a label that has no model
+    lesson = self_taught(values, splits, latest, first)
     for number, split in enumerate(splits):
         for row in range(60):
             for label in range(3):
-                given, said = values[row, label], sigmoid(by_split[number, row, label])
+                place = number, row, label
                 train = values[split.train, label]
                 share = (train == 1).sum() / (train >= 0).sum()
-                if given >= 0:
-                    taught, weight, told = float(given), 1.0, 2 * (given - share)
+                if values[row, label] >= 0:
+                    given = float(values[row, label])
+                    expected = given, 1.0, 2 * (given - share)
                 elif label == 2:
-                    taught, weight, told = 0.0, 0.0, 0.0
+                    expected = 0.0, 0.0, 0.0
                 else:
-                    taught, weight, told = said, max(said, 1 - said), 2 * (said - share)
-                place = number, row, label
+                    target = sigmoid(latest[place])
+                    expected = target, max(target, 1 - target), 2 * (sigmoid(first[place]) - share)
                 found = lesson.labels[place], lesson.weights[place], lesson.context[place]
-                assert found == pytest.approx((taught, weight, told), abs=1e-12)
+                assert found == pytest.approx(expected, abs=1e-12)
     assert np.abs(lesson.context).max() <= 2
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_hidden_cells_lose_as_much_as_out_of_fold_ones_in_every_round(
+    rounds_of: Callable[[int], tuple[Completion, list[tuple[int, int]]]], rounds: int
+) -> None:
+    """What the second round on used to get wrong: it was judged on cells that it had been given.
+
+    Labels 0 and 1 are nearly equal, so a head that gets the judged cell back through the other
+    label's probability is right about observed cells, and about no hidden one.
+    """
+    _, labels, values = drawn()
+    probabilities = rounds_of(rounds)[0].judgement.probabilities[:, :2]
+    losses = -np.log(np.where(labels[:, :2] == 1, probabilities, 1 - probabilities))
+    blank = values[:, :2] < 0
+    hidden, observed = losses[blank], losses[~blank]
+    error = np.hypot(sem(hidden), sem(observed))
+    assert abs(hidden.mean() - observed.mean()) < 2 * error
+
+
+def test_no_value_of_a_fold_moves_what_its_heads_are_given_in_any_round(
+    fold_of: np.ndarray,
+) -> None:
+    """One given cell is turned: no logit of its own moves, in the third round as in the first."""
+    features, _, values = drawn()
+    config = configuration(impute__rounds=3, loss__name="bce", features__mirror=False)
+    devices = Devices("jit", jax.local_devices()[:1])
+    source = CachedFeatures(features, devices)
+    splits = rotations(fold_of, FOLDS)
+    # Blank in the second label, so that its probability stands in the context.
+    row = int(np.flatnonzero((values[:, 0] >= 0) & (values[:, 1] < 0))[0])
+    turned = values.copy()
+    turned[row, 0] = 1 - turned[row, 0]
+    logits = []
+    for table in (values, turned):
+        rounds = LinearCrossFit(config, table, range(LABELS), [splits], source, devices)
+        fitted = rounds.fit(human_lesson(table), lambda _: None, lambda _: None, pytest.fail)
+        first, own = fitted.by_split, []
+        for _ in range(3):
+            lesson = self_taught(table, splits, fitted.by_split, first)
+            fitted = rounds.fit(lesson, lambda _: None, lambda _: None, pytest.fail)
+            own.append(fitted.logits[row, 0])
+        logits.append(own)
+    np.testing.assert_array_equal(logits[0], logits[1])
 
 
 def test_equal_rounds_gain_nothing_and_a_better_one_does() -> None:
