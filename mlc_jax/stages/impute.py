@@ -20,6 +20,7 @@ from mlc_jax.assess.metrics import reliability
 from mlc_jax.assess.out_of_fold import Judgement
 from mlc_jax.data.cells import write_cells
 from mlc_jax.data.collection import Collection, open_collection, without_filled
+from mlc_jax.data.folds import groups_of_copies
 from mlc_jax.data.groups import given_split, group_record, known_groups
 from mlc_jax.data.labels import write_labels, write_quarantine
 from mlc_jax.data.splits import write_given
@@ -85,7 +86,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
                 made.features.moments[0],
                 deal.fold_of,
                 made.groups.of_image,
-                made.groups.copies.of_image,
+                # Near copies may differ in what matters, and features that tell little apart find
+                # copies that are none: only equal pixels prove that two labels contradict.
+                groups_of_copies(collection.images.digests),
                 seed=config.seed,
             )
             advance(len(table.names))
@@ -182,7 +185,7 @@ def warn_of_guards(
             "the blanks of {} can be predicted from the images, so metrics on known cells may not "
             "hold for them: {}",
         ),
-        (contradictory, "copies were given different values of {}: {}"),
+        (contradictory, "images of equal pixels were given different values of {}: {}"),
     ):
         if labels:
             of = f"{len(labels)} of {total} labels"

@@ -245,7 +245,7 @@ def test_a_lesson_is_what_people_gave_and_else_what_the_split_s_heads_said() -> 
     assert np.abs(lesson.context).max() <= 2
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 3])
+@pytest.mark.parametrize("rounds", [0, 1, 2, 3, 4])
 def test_hidden_cells_lose_as_much_as_out_of_fold_ones_in_every_round(
     rounds_of: Callable[[int], tuple[Completion, list[tuple[int, int]]]], rounds: int
 ) -> None:
