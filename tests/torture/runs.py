@@ -33,7 +33,7 @@ def tiny(data: Path, job: str, workdir: Path, *more: str) -> list[str]:
         "--config.features.views=1",
         "--config.head.name=linear",
         # Trained step by step: many epochs and checkpoints to be killed at. Heads that are solved
-        # have one checkpoint a round; tests/training/test_strengths.py stops them between strengths.
+        # have one checkpoint a round; test_strengths.py stops them between strengths.
         "--config.loss.name=focal",
         "--config.impute.rounds=1" if job == "impute" else "--config.loss.gamma=2.0",
         "--config.epochs=6",
