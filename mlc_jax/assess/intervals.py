@@ -231,7 +231,8 @@ def _independent_variance(auc: FoldAuc, area: float) -> float:
     """Newcombe's variance of an area within folds, were it `area` and its cells independent."""
     mean_size = (auc.positives + auc.negatives) / 2 - 1
     spread = 1 + mean_size * ((1 - area) / (2 - area) + area / (1 + area))
-    pairs = auc.positives * auc.negatives
+    # In int64, the square of their sum overflows from some 110,000 cells on.
+    pairs = auc.positives.astype(np.float64) * auc.negatives
     return float(area * (1 - area) * np.dot(pairs, spread) / pairs.sum() ** 2)
 
 

@@ -156,6 +156,20 @@ def test_copies_widen_the_interval() -> None:
     assert alone.high - alone.low < 0.85 * (single.high - single.low)
 
 
+def test_it_narrows_with_the_root_of_the_cells() -> None:
+    """Also where the number of pairs, squared, is beyond int64; the area is that of two normals."""
+    widths = []
+    for rows in (2_000, 200_000):
+        rng = np.random.default_rng(0)
+        labels = (np.arange(rows) % 2).astype(np.int8)[:, None]
+        scores = labels + rng.normal(size=labels.shape)
+        known = np.ones(labels.shape, np.bool_)
+        found = macro_roc_auc_interval(labels, known, scores, np.zeros(rows, int), np.arange(rows))
+        assert found.low < norm.cdf(np.sqrt(0.5)) < found.high
+        widths.append(found.high - found.low)
+    assert widths[0] / widths[1] == pytest.approx(10, rel=0.02)
+
+
 def test_a_gap_is_paired() -> None:
     """Of two answers that share most of their noise the gap is surer than either figure."""
     held = 0

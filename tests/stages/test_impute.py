@@ -46,7 +46,6 @@ def test_every_file_of_the_contract_is_there(finished: tuple[Path, dict[str, Any
     # Tests share a cache: whether images and features were made here depends on which came before.
     assert summary["seconds_to_first"]["train heads"] > 0
     assert summary["peak_memory_mb"] > 0
-    assert summary["seconds_waited"]["images"] >= 0
 
 
 def test_the_table_is_complete_and_what_a_person_gave_is_unchanged(
