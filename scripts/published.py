@@ -14,7 +14,6 @@ IEEE JSTARS 2025) are on a split of their own, so the two stand side by side and
 """
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -60,7 +59,9 @@ def few_labels(data: Path, workdir: Path, keys: dict[str, str], share: float, se
     rng = np.random.default_rng(seed)
     kept = rng.permutation(len(truth)) < round(share * len(truth))
     labels = workdir.with_suffix(".csv")
-    truth.where(kept[:, None], "").to_csv(labels, quoting=csv.QUOTE_MINIMAL)
+    given = truth.copy()
+    given[~kept] = ""
+    given.to_csv(labels)
     run_job("impute", workdir, keys | {"data.labels": str(labels)})
     cells = pd.read_csv(workdir / "cells.csv", dtype={"filename": str, "label": str})
     table = cells.pivot(index="filename", columns="label", values="probability")

@@ -18,15 +18,17 @@ from mlc_jax.training.crossfit import CrossFit, Head, Lesson
 from mlc_jax.training.features import Features
 from mlc_jax.training.linear_heads import (
     LinearFit,
-    LinearSolver,
     PathStep,
     Progress,
-    Targets,
-    balanced_weights,
-    class_weights,
     empty_heads,
     fit_linear,
     follow_path,
+)
+from mlc_jax.training.linear_solver import (
+    LinearSolver,
+    Targets,
+    balanced_weights,
+    class_weights,
 )
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.standards import label_statistics
@@ -148,13 +150,17 @@ class LinearCrossFit:
             context = part(context) * math.sqrt(self.channels)
         return Targets(labels, part(lesson.weights), context)
 
+    def _logits(self, fit: LinearFit) -> np.ndarray:
+        """Of every row, float64 [S, N, L]; the same bits where the heads were restored."""
+        logits = self._solver.logits(fit.problems, fit.heads)
+        return logits.swapaxes(0, 1).astype(np.float64)
+
     def _joined(self, lesson: Lesson, made: list[tuple[LinearFit, np.ndarray]]) -> CrossFit:
         """The heads of all assignments as one cross-fit, all splits of a label side by side."""
         splits = [split for own in self._assignments for split in own]
-        corrected = self._config.impute.method != "notebook"
         by_split = np.full((len(splits), *self._values.shape), np.nan)
         by_split[:, :, self._labels] = np.concatenate(
-            [fit.logits - (shift[:, None] if corrected else 0.0) for fit, shift in made]
+            [self._logits(fit) - shift[:, None] for fit, shift in made]
         )
         total, times = np.zeros(self._values.shape), np.zeros((len(self._values), 1))
         for number, split in enumerate(splits):
@@ -207,7 +213,7 @@ def given_strengths(config: ConfigDict, splits: int, labels: int) -> Strengths |
     strength = float(config.head.strength)
     if not strength:
         return None
-    return Strengths(np.full((splits, labels), strength), np.full(labels, strength), 0, 0)
+    return Strengths(np.full((splits, labels), strength), np.full(labels, strength), 0)
 
 
 def fitted_rows(splits: Sequence[Split], count: int) -> np.ndarray:

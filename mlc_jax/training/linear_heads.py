@@ -1,4 +1,4 @@
-"""Linear heads of all labels and splits, fitted exactly on one design matrix.
+"""Linear heads of all labels and splits: strengths chosen, then fitted; see `linear_solver`.
 
 For each outer split: strengths are chosen by heads that leave out its fold and a neighbour, then a
 head is fitted on everything but its fold at the chosen strength. No part of the choice, the fit or
@@ -6,20 +6,19 @@ the standardisation sees a value of the fold that judges the head.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 
 from mlc_jax.assess.metrics import roc_auc
-from mlc_jax.errors import NumericsError
 from mlc_jax.interrupt import check
 from mlc_jax.processes import agreed, requested
 from mlc_jax.training.checkpoint import Checkpoints
-from mlc_jax.training.logistic import PROBLEM_AXES, Design, Heads, Problem, logits_of, solve
+from mlc_jax.training.linear_solver import LinearSolver, Targets
+from mlc_jax.training.logistic import Heads, Problem
 from mlc_jax.training.loop import SAVE_SECONDS
-from mlc_jax.training.parallel import Devices
 from mlc_jax.training.strengths import (
     MOST_STEPS,
     Inner,
@@ -35,29 +34,6 @@ PATH_TOLERANCE = 1e-4
 
 TOLERANCE = 1e-6
 """The same for heads that are kept."""
-
-LOOSEST = 1e-2
-"""What is accepted, with a warning, of a head that does not reach its tolerance: where a few rows
-of many channels are told apart perfectly under a weak prior, float32 makes no headway before."""
-
-_ROWS = 4096  # rows of features that are looked at together on the host
-_LOGITS = 1 << 25
-"""Logits [N, S, L] that are solved for at once; more labels go in several calls."""
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What linear heads are fitted to.
-
-    Attributes:
-      labels: float64 [G, N, L] in [0, 1]; G is 1, or the number of splits.
-      weights: float64 [G, N, L], 0 where a cell must not enter the loss.
-      context: float64 [G, N, K], columns beside the features; K is 0 or L.
-    """
-
-    labels: np.ndarray
-    weights: np.ndarray
-    context: np.ndarray
 
 
 TargetsOf = Callable[[np.ndarray], Targets]
@@ -92,215 +68,13 @@ class LinearFit:
     Attributes:
       heads: of S splits and L labels; float32.
       mean, std: float32 [S, C], in the units of the features.
-      logits: float64 [S, N, L], of every row.
+      problems: what they were fitted to, on the devices; see `LinearSolver.logits`.
     """
 
     heads: Heads
     mean: np.ndarray
     std: np.ndarray
-    logits: np.ndarray
-
-
-class LinearSolver:
-    """Fits linear heads on one set of features.
-
-    A set of splits is given by its training rows, bool [S, N].
-
-    Args:
-      features: float [N, C], one vector per image.
-      devices: what computes.
-      limit: bytes that the design matrix may take on the devices.
-      splits, labels: how many are fitted together at most.
-      filenames: of the rows, for the message when a feature is not finite.
-
-    Attributes:
-      gradients: float64 [S, L], of the heads of the latest fit, over the sum of their cell weights.
-
-    Raises:
-      NumericsError: a feature is not finite.
-    """
-
-    gradients: np.ndarray
-
-    def __init__(
-        self,
-        features: np.ndarray,
-        devices: Devices,
-        limit: int,
-        splits: int,
-        labels: int,
-        filenames: Sequence[str],
-    ) -> None:
-        self._features, self._label_count = features, labels
-        for start in range(0, len(features), _ROWS):
-            finite = np.isfinite(features[start : start + _ROWS]).all(axis=1)
-            if not finite.all():
-                raise NumericsError(
-                    f"{filenames[start + int(np.argmin(finite))]}: its features are not finite; "
-                    "use config.features.dtype=float32 or other weights"
-                )
-        (self._centre,), (self._scale,) = self.standardisation(
-            np.ones((1, len(features)), np.bool_)
-        )
-        most = max(1, _LOGITS // (len(features) * splits))
-        self._parts = np.array_split(np.arange(labels), -(-labels // most))
-        width = len(self._parts[0])
-        self.design = Design(features, devices, width, limit, self._centre, self._scale)
-
-    def standardisation(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Means and standard deviations over each split's training rows, float64 [S, C] each."""
-        weights = rows.astype(np.float64)
-        total = np.zeros((len(rows), self._features.shape[1]))
-        squares = np.zeros_like(total)
-        for start in range(0, len(self._features), _ROWS):
-            part = self._features[start : start + _ROWS].astype(np.float64)
-            own = weights[:, start : start + _ROWS]
-            total += own @ part
-            squares += own @ np.square(part)
-        count = np.maximum(weights.sum(axis=1), 1)[:, None]
-        mean, square = total / count, squares / count
-        variance = np.maximum(square - mean**2, 0.0)
-        constant = variance <= 1e-12 * np.maximum(square, 1e-30)
-        return mean, np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
-
-    def fit(
-        self,
-        targets: Targets,
-        rows: np.ndarray,
-        strength: np.ndarray,
-        start: Heads | None,
-        tolerance: float,
-    ) -> tuple[Heads, np.ndarray, np.ndarray]:
-        """Solves the heads of some splits.
-
-        Args:
-          targets: with G = 1 or the number of splits.
-          rows: bool [S, N], the training rows of each split.
-          strength: float64 [S, L].
-          start, tolerance: see `solve`.
-
-        Returns:
-          (heads, logits float32 [N, S, L], iterations int [S, L]).
-
-        Raises:
-          NumericsError: a head whose gradient does not reach `LOOSEST`.
-        """
-        made = []
-        self.gradients = np.zeros(strength.shape)
-        for part in self._parts:
-            problem = self._problem(targets, rows, strength, part)
-            begin = None if start is None else Heads(*(leaf[:, part] for leaf in start))
-            solution = solve(self.design, problem, begin, tolerance)
-            worst = max(tolerance, LOOSEST)
-            if not (solution.gradient <= worst).all():
-                split, label = np.argwhere(~(solution.gradient <= worst))[0]
-                raise NumericsError(
-                    f"linear head of label {part[label]}, split {split}: after "
-                    f"{solution.iterations[split, label]} iterations its gradient is "
-                    f"{solution.gradient[split, label]:.1e} of its cells, above {worst:.0e}; "
-                    "give a larger config.head.strength"
-                )
-            self.gradients[:, part] = solution.gradient
-            made.append((solution.heads, solution.logits, solution.iterations))
-        heads, logits, iterations = zip(*made, strict=True)
-        joined = Heads(*(np.concatenate(leaves, axis=1) for leaves in zip(*heads, strict=True)))
-        return joined, np.concatenate(logits, axis=2), np.concatenate(iterations, axis=1)
-
-    def logits(self, targets: Targets, rows: np.ndarray, heads: Heads) -> np.ndarray:
-        """Logits of heads for every row, float32 [N, S, L], from the heads alone."""
-        made = []
-        for part in self._parts:
-            problem = self._problem(targets, rows, np.ones(heads.bias.shape), part)
-            own = Heads(*(leaf[:, part] for leaf in heads))
-            made.append(logits_of(self.design, problem, own))
-        return np.concatenate(made, axis=2)
-
-    def usable(self, targets: Targets, rows: np.ndarray) -> np.ndarray:
-        """bool [S, L], whether a split's training cells weigh something for both classes."""
-        positive = _per_split(rows, targets.weights * targets.labels)
-        negative = _per_split(rows, targets.weights * (1 - targets.labels))
-        return (positive > 0) & (negative > 0)
-
-    def _problem(
-        self,
-        targets: Targets,
-        rows: np.ndarray,
-        strength: np.ndarray,
-        part: np.ndarray,
-    ) -> Problem:
-        mean, std = self.standardisation(rows)
-        columns = targets.context.shape[-1]
-        own = 1.0 - np.eye(self._label_count, columns)[part] if columns else np.ones((part.size, 0))
-        arrays = {
-            "targets": self._padded(targets.labels[:, :, part]),
-            "weights": self._padded(targets.weights[:, :, part]),
-            "rows": self._padded(rows[:, :, None])[..., 0],
-            # A head that saw one class only has no finite minimum.
-            "usable": self.usable(targets, rows)[:, part],
-            "context": self._padded(targets.context),
-            "own": own,
-            "mean": (mean - self._centre) / self._scale,
-            "std": std / self._scale,
-            "strength": strength[:, part],
-        }
-        return Problem(
-            **{
-                name: self.design.place(np.ascontiguousarray(array, np.float32), PROBLEM_AXES[name])
-                for name, array in arrays.items()
-            }
-        )
-
-    def _padded(self, array: np.ndarray) -> np.ndarray:
-        """[G, N, X] to [N, G, X], with rows of zeros up to the number that devices divide."""
-        rows = np.zeros((self.design.padded, array.shape[0], array.shape[2]), np.float32)
-        rows[: array.shape[1]] = array.swapaxes(0, 1)
-        return rows
-
-
-def _per_split(rows: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Sums of cells [G, N, L] over the training rows [S, N] of each split: float64 [S, L]."""
-    if len(cells) == 1:
-        return rows.astype(np.float64) @ cells[0]
-    return np.stack([cells[number][own].sum(axis=0) for number, own in enumerate(rows)])
-
-
-def balanced_weights(
-    targets: Targets, rows: np.ndarray, ratio: float
-) -> tuple[Targets, np.ndarray]:
-    """Weighs each label's rarer class up until it makes up `ratio` of a split's training cells.
-
-    What oversampling does in expectation (King and Zeng, 2001, equation 7).
-
-    Args:
-      targets: hard labels with G = 1.
-      rows: bool [S, N], the training rows of each split.
-      ratio: in (0, 0.5].
-
-    Returns:
-      (targets with G = S, the log odds that this adds to logits, [S, L]).
-    """
-    positive = _per_split(rows, targets.weights * targets.labels)
-    negative = _per_split(rows, targets.weights * (1 - targets.labels))
-    rarer, other = np.minimum(positive, negative), np.maximum(positive, negative)
-    up = np.maximum(other * ratio / (1 - ratio) / np.maximum(rarer, 1e-12), 1.0)
-    up = np.where(rarer > 0, up, 1.0)
-    rare = np.where((positive < negative)[:, None], targets.labels, 1 - targets.labels)
-    factor = np.where(rare > 0.5, up[:, None], 1.0)
-    shift = np.where(positive < negative, np.log(up), -np.log(up))
-    return Targets(targets.labels, targets.weights * factor, targets.context), shift
-
-
-def class_weights(targets: Targets, rows: np.ndarray) -> Targets:
-    """Weighs both classes of each label alike, n / (2 · cells of the class), as scikit-learn."""
-    positive = _per_split(rows, targets.weights * targets.labels)[:, None]
-    negative = _per_split(rows, targets.weights * (1 - targets.labels))[:, None]
-    total = positive + negative
-    factor = np.where(
-        targets.labels > 0.5,
-        total / (2 * np.maximum(positive, 1)),
-        total / (2 * np.maximum(negative, 1)),
-    )
-    return Targets(targets.labels, targets.weights * factor, targets.context)
+    problems: list[Problem]
 
 
 def follow_path(
@@ -322,21 +96,26 @@ def follow_path(
       on_step: called with the metrics of each step, before it is kept.
     """
     targets = targets_of(inner.rows)
-    usable = solver.usable(targets, inner.rows)
+    problems, usable = solver.place(targets, inner.rows), solver.usable(targets, inner.rows)
     rarer = rarer_cells(values, inner)
     while True:
         if progress.losses:
             strengths, enough = choose_strengths(np.array(progress.losses), rarer)
             if enough or len(progress.losses) == MOST_STEPS:
-                return strengths
+                break
         step = len(progress.losses)
         strength = np.full(usable.shape, path_strength(step))
-        heads, logits, iterations = solver.fit(
-            targets, inner.rows, strength, progress.heads, PATH_TOLERANCE
-        )
+        heads, logits, iterations = solver.fit(problems, strength, progress.heads, PATH_TOLERANCE)
         losses = validation_losses(values, logits, inner, usable)
         on_step(_metrics(values, logits, inner, losses, iterations, step))
         progress.add(heads, losses)
+    if not enough:
+        progress.warn(
+            f"{strengths.at_weakest} of {strengths.of_split.size} linear heads were best with the "
+            f"weakest prior that is tried, a strength of {path_strength(MOST_STEPS - 1):g}; "
+            "a weaker one may suit them better: config.head.strength sets one for all"
+        )
+    return strengths
 
 
 def _metrics(
@@ -477,9 +256,9 @@ def fit_linear(
       strength: float64 [S, L].
       progress: where the heads are kept.
     """
-    targets = targets_of(rows)
+    problems = solver.place(targets_of(rows), rows)
     if progress.fitted is None:
-        heads, _, _ = solver.fit(targets, rows, strength, None, TOLERANCE)
+        heads, _, _ = solver.fit(problems, strength, None, TOLERANCE)
         short = solver.gradients > 100 * TOLERANCE
         if short.any():
             progress.warn(
@@ -489,11 +268,4 @@ def fit_linear(
         progress.finish(heads)
     assert progress.fitted is not None
     mean, std = solver.standardisation(rows)
-    # From the heads alone, so that a run that restored them has the same bits.
-    logits = solver.logits(targets, rows, progress.fitted)
-    return LinearFit(
-        progress.fitted,
-        mean.astype(np.float32),
-        std.astype(np.float32),
-        logits.swapaxes(0, 1).astype(np.float64),
-    )
+    return LinearFit(progress.fitted, mean.astype(np.float32), std.astype(np.float32), problems)

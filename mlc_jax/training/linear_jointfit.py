@@ -22,15 +22,13 @@ from mlc_jax.training.jointfit import JointFit, Teaching, sample
 from mlc_jax.training.linear_crossfit import fitted_rows, given_strengths
 from mlc_jax.training.linear_heads import (
     LinearFit,
-    LinearSolver,
     PathStep,
     Progress,
-    Targets,
-    class_weights,
     empty_heads,
     fit_linear,
     follow_path,
 )
+from mlc_jax.training.linear_solver import LinearSolver, Targets, class_weights
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.step import standardise
 from mlc_jax.training.strengths import inner_folds
@@ -96,11 +94,10 @@ def linear_joint_fit(
     if config.oversample != "none":
         shifts = np.stack([_copies(config, teaching, own)[1] for own in rows])
     # Of images as they are, without their augmented views: what the classifier will be given.
-    plain = features.pooled
+    plain = plain_logits(fit, features.pooled)
     out_of_fold = np.full(teaching.human.shape, np.nan)
     for number, split in enumerate(splits):
-        own = plain_logits(fit, number, plain[split.predict])
-        out_of_fold[split.predict] = own - shifts[number]
+        out_of_fold[split.predict] = plain[number, split.predict] - shifts[number]
     params = Trained(_head(fit, -1), {})
     return JointFit(
         params=params,
@@ -109,21 +106,24 @@ def linear_joint_fit(
         std=fit.std[-1],
         shift=shifts[-1],
         out_of_fold=out_of_fold,
-        raw_logits=plain_logits(fit, -1, plain),
+        raw_logits=plain[-1],
         best_epoch=None,
     )
 
 
-def plain_logits(fit: LinearFit, split: int, features: np.ndarray) -> np.ndarray:
-    """Logits float64 [n, L] of one split's heads for features float [n, C].
+def plain_logits(fit: LinearFit, features: np.ndarray) -> np.ndarray:
+    """Logits float64 [S, n, L] of every split's heads for features float [n, C].
 
     In float32, by the functions that a restored classifier uses: evaluation repeats them.
     """
     channels, labels = fit.heads.kernel.shape[-1], fit.heads.bias.shape[-1]
-    stack = HeadStack("linear", (1, 1, channels), labels)
+    apply = jax.jit(HeadStack("linear", (1, 1, channels), labels).apply)
     maps = jnp.asarray(features, jnp.float32)[:, None, None]
-    standard = standardise(maps, jnp.asarray(fit.mean[split]), jnp.asarray(fit.std[split]))
-    return np.asarray(jax.jit(stack.apply)(_head(fit, split), standard), np.float64)
+    made = []
+    for split, (mean, std) in enumerate(zip(fit.mean, fit.std, strict=True)):
+        standard = standardise(maps, jnp.asarray(mean), jnp.asarray(std))
+        made.append(np.asarray(apply(_head(fit, split), standard), np.float64))
+    return np.stack(made)
 
 
 def _head(fit: LinearFit, split: int) -> dict[str, Any]:

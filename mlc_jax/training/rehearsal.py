@@ -40,12 +40,8 @@ from mlc_jax.training.feeds import (
     passes_per_call,
     stored_spec,
 )
-from mlc_jax.training.linear_heads import (
-    PATH_TOLERANCE,
-    LinearSolver,
-    Targets,
-    checkpoint_tree,
-)
+from mlc_jax.training.linear_heads import PATH_TOLERANCE, checkpoint_tree
+from mlc_jax.training.linear_solver import LinearSolver, Targets
 from mlc_jax.training.optimizers import backbone_rate, make_optimizer
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.standards import freeze
@@ -193,9 +189,8 @@ def _solved_once(
     fold = np.arange(rows) % config.folds
     fitted = fold != np.arange(config.folds)[:, None]
     strength = np.full((config.folds, labels.size), TYPICAL_STRENGTH)
-    (heads, _, _), seconds = _twice(
-        lambda: solver.fit(targets, fitted, strength, None, PATH_TOLERANCE)
-    )
+    problems = solver.place(targets, fitted)
+    (heads, _, _), seconds = _twice(lambda: solver.fit(problems, strength, None, PATH_TOLERANCE))
     size, save_seconds = _saved(workdir, checkpoint_tree(heads))
     rounds = config.impute.rounds if config.stage == "impute" else 0
     return (

@@ -71,13 +71,12 @@ class Strengths:
     Attributes:
       of_split: float64 [S, L], for the heads of each outer split.
       final: float64 [L], for a head that is fitted on all rows.
-      at_weakest, at_strongest: how many of `of_split` lie at an end of the path.
+      at_weakest: how many of `of_split` have the weakest strength of the path so far.
     """
 
     of_split: np.ndarray
     final: np.ndarray
     at_weakest: int
-    at_strongest: int
 
 
 def validation_losses(
@@ -136,7 +135,6 @@ def choose_strengths(losses: np.ndarray, rarer: np.ndarray) -> tuple[Strengths, 
         chosen[best],
         chosen[final.argmin(axis=0)[0]],
         int((best == last).sum()),
-        int((best == 0).sum()),
     )
     return made, made.at_weakest == 0 and not (final.argmin(axis=0) == last).any()
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mlc_jax.training.linear_heads import LinearSolver, Targets
+from mlc_jax.training.linear_solver import LinearSolver, Targets
 from mlc_jax.training.logistic import Heads
 from mlc_jax.training.parallel import Devices
 
@@ -36,13 +36,22 @@ def solver(features: np.ndarray, devices: int = 1, limit: int = LARGE) -> Linear
     return LinearSolver(features, own, limit, SPLITS, LABELS, names)
 
 
+def solved(
+    solver: LinearSolver,
+    targets: Targets,
+    rows: np.ndarray,
+    strength: np.ndarray,
+    start: Heads | None = None,
+    tolerance: float = TOLERANCE,
+) -> tuple[Heads, np.ndarray, np.ndarray]:
+    return solver.fit(solver.place(targets, rows), strength, start, tolerance)
+
+
 def fitted(
     devices: int = 1, limit: int = LARGE, columns: int = 0, groups: int = 1
 ) -> tuple[Heads, np.ndarray]:
     features, targets, rows, strength = drawn(columns, groups)
-    heads, logits, _ = solver(features, devices, limit).fit(
-        targets, rows, strength, None, TOLERANCE
-    )
+    heads, logits, _ = solved(solver(features, devices, limit), targets, rows, strength)
     return heads, logits
 
 
@@ -108,15 +117,14 @@ def test_a_soft_target_is_two_weighted_hard_ones() -> None:
     features, targets, rows, strength = drawn()
     soft = np.random.default_rng(1).random((1, ROWS, LABELS))
     own = Targets(soft, targets.weights, targets.context)
-    one, _, _ = solver(features).fit(own, rows, strength, None, TOLERANCE)
+    one, _, _ = solved(solver(features), own, rows, strength)
     twice = Targets(
         np.concatenate([np.ones_like(soft), np.zeros_like(soft)], axis=1),
         np.concatenate([targets.weights * soft, targets.weights * (1 - soft)], axis=1),
         np.zeros((1, 2 * ROWS, 0)),
     )
-    both, _, _ = solver(np.concatenate([features, features])).fit(
-        twice, np.concatenate([rows, rows], axis=1), strength, None, TOLERANCE
-    )
+    double = solver(np.concatenate([features, features]))
+    both, _, _ = solved(double, twice, np.concatenate([rows, rows], axis=1), strength)
     np.testing.assert_allclose(both.kernel, one.kernel, atol=1e-4)
     np.testing.assert_allclose(both.bias, one.bias, atol=1e-4)
 
@@ -125,14 +133,13 @@ def test_rows_that_are_not_trained_on_move_nothing() -> None:
     """Neither their labels nor their features: the standardisation is of the training rows too."""
     features, targets, rows, strength = drawn()
     rows[:, :50] = False
-    before, _, _ = solver(features).fit(targets, rows, strength, None, TOLERANCE)
+    before, _, _ = solved(solver(features), targets, rows, strength)
     labels, weights = targets.labels.copy(), targets.weights.copy()
     labels[:, :50], weights[:, :50] = 1 - labels[:, :50], 9.0
     other = features.copy()
     other[:50] += 0.3 * features.std(axis=0)
-    after, _, _ = solver(other).fit(
-        Targets(labels, weights, targets.context), rows, strength, None, TOLERANCE
-    )
+    moved = Targets(labels, weights, targets.context)
+    after, _, _ = solved(solver(other), moved, rows, strength)
     np.testing.assert_allclose(after.kernel, before.kernel, atol=2e-5)
     np.testing.assert_allclose(after.bias, before.bias, atol=2e-5)
 
@@ -146,7 +153,7 @@ def test_a_head_that_saw_one_class_stays_at_zero() -> None:
     assert made.usable(found, rows).tolist() == [
         [split != 1 or label != 2 for label in range(LABELS)] for split in range(SPLITS)
     ]
-    heads, logits, _ = made.fit(found, rows, strength, None, TOLERANCE)
+    heads, logits, _ = solved(made, found, rows, strength)
     assert not heads.kernel[1, 2].any()
     assert heads.bias[1, 2] == 0
     assert np.isfinite(logits).all()
@@ -156,11 +163,11 @@ def test_a_head_that_saw_one_class_stays_at_zero() -> None:
 def test_where_the_search_starts_does_not_matter() -> None:
     features, targets, rows, strength = drawn()
     made = solver(features)
-    cold, _, cold_steps = made.fit(targets, rows, strength, None, TOLERANCE)
-    near, _, _ = made.fit(targets, rows, 2 * strength, None, TOLERANCE)
-    warm, _, _ = made.fit(targets, rows, strength, near, TOLERANCE)
+    cold, _, cold_steps = solved(made, targets, rows, strength)
+    near, _, _ = solved(made, targets, rows, 2 * strength)
+    warm, _, _ = solved(made, targets, rows, strength, near)
     np.testing.assert_allclose(warm.kernel, cold.kernel, atol=1e-4)
-    again, _, steps = made.fit(targets, rows, strength, cold, 2 * TOLERANCE)
+    again, _, steps = solved(made, targets, rows, strength, cold, 2 * TOLERANCE)
     np.testing.assert_array_equal(again.kernel, cold.kernel)
     assert not steps.any()
     assert cold_steps.all()

@@ -41,6 +41,11 @@ def drawn(positives: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return seen[:, None, None, None].astype(np.float16), values
 
 
+def expected(warning: str) -> None:
+    """A label that is told apart perfectly is best with the weakest prior; nothing else warns."""
+    assert "were best with the weakest prior that is tried, a strength of 1;" in warning
+
+
 def crossed(
     values: np.ndarray,
     fold_of: np.ndarray,
@@ -53,7 +58,7 @@ def crossed(
     source = CachedFeatures(drawn()[0] if features is None else features, devices)
     splits = rotations(fold_of, FOLDS)
     made = LinearCrossFit(config, values, range(values.shape[1]), [splits], source, devices)
-    fitted = made.fit(human_lesson(values), checkpoints_of, on_step, pytest.fail)
+    fitted = made.fit(human_lesson(values), checkpoints_of, on_step, expected)
     return fitted, made.strengths[0].of_split
 
 
@@ -131,6 +136,24 @@ def test_a_path_goes_on_while_its_weakest_strength_is_the_best() -> None:
     assert not enough
     assert made.at_weakest == 6
     assert path_strength(0) / path_strength(1) == pytest.approx(FACTOR)
+
+
+def test_the_weakest_prior_is_not_taken_silently(fold_of: np.ndarray) -> None:
+    """The first label is told apart perfectly: the weaker the prior, the smaller the loss."""
+    features, values = drawn()
+    perfect = np.repeat(values[:, :1], 2, axis=1)
+    features[:, 0, 0, 0, :4] = 3 * perfect[:, :1]
+    warnings: list[str] = []
+    devices = Devices("jit", jax.local_devices()[:1])
+    config = configuration(loss__name="bce", folds=FOLDS, features__mirror=False)
+    splits = rotations(fold_of, FOLDS)
+    source = CachedFeatures(features, devices)
+    made = LinearCrossFit(config, perfect, range(2), [splits], source, devices)
+    made.fit(human_lesson(perfect), lambda _: None, lambda _: None, warnings.append)
+    assert made.strengths[0].at_weakest == 2 * FOLDS
+    (only,) = warnings
+    assert only.startswith(f"{2 * FOLDS} of {2 * FOLDS} linear heads were best")
+    assert "config.head.strength" in only
 
 
 @pytest.mark.parametrize("positives", [2, 3, 10])
