@@ -79,7 +79,9 @@ def learning_curves(
     label_edges([axes for (axes,) in panels], 3, "strength" if strengths else "epoch", "")
     if strengths:
         for (axes,) in panels:
-            axes.set_xticks(range(1, len(strengths) + 1), [f"{own:.3g}" for own in strengths])
+            # Every other one, or their names overlap.
+            shown = range(0, len(strengths), 2)
+            axes.set_xticks([step + 1 for step in shown], [f"{strengths[s]:.0f}" for s in shown])
     entries = [
         Line2D([], [], color=BLUE, linewidth=1.8, label=watched),
         Line2D([], [], color=ORANGE, linewidth=1.4, linestyle="--", label=trained),

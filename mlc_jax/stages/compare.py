@@ -40,6 +40,7 @@ from mlc_jax.training.contenders import (
     keys_of,
     training_contenders,
 )
+from mlc_jax.training.crossfit import left_out_warnings
 from mlc_jax.training.feeds import choose_backbone, feature_shape_of, open_features
 from mlc_jax.training.filling import VARIANTS, filling_rows
 from mlc_jax.training.parallel import Devices
@@ -114,8 +115,8 @@ def open_bench(
     split = given_split(collection)
     deal = deal_out(config, values, groups.of_image, split)
     say_torn(groups.of_image, deal.fold_of, collection.images.filenames, journal)
-    for column, reason in deal.unfit.items():
-        journal.warn(f"label {table.names[column]}: left out of fitting, {reason}")
+    for warning in left_out_warnings(table.names, deal.unfit):
+        journal.warn(warning)
     shape = feature_shape_of(config, backbone)
     bench = Bench(config, values, groups.of_image, deal, features, shape, devices, split)
     return bench, groups

@@ -43,7 +43,7 @@ from mlc_jax.report.terminal import show
 from mlc_jax.settings import cache_folder, resolve, solves_exactly
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.classifier import Classifier, save_classifier
-from mlc_jax.training.crossfit import unfit_reason
+from mlc_jax.training.crossfit import left_out_warnings, unfit_reason
 from mlc_jax.training.features import Features
 from mlc_jax.training.feeds import choose_backbone, feature_shape_of, open_features
 from mlc_jax.training.joint import fit_joint
@@ -116,8 +116,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         division = divide(groups, human, *shares)
         say_left_out(groups, division, collection, journal)
         unfit = unfit_labels(config, table.names, human, division)
-        for column, reason in unfit.items():
-            journal.warn(f"label {table.names[column]}: left out, {reason}")
+        for warning in left_out_warnings(table.names, unfit):
+            journal.warn(warning)
         fitted = [column for column in range(len(table.names)) if column not in unfit]
         names = [table.names[column] for column in fitted]
 
@@ -211,8 +211,8 @@ def dry_run(
         given_split(collection),
     )
     unfit = unfit_labels(config, table.names, human, division)
-    for column, reason in unfit.items():
-        journal.warn(f"label {table.names[column]}: left out, {reason}")
+    for warning in left_out_warnings(table.names, unfit):
+        journal.warn(warning)
     fitted = [column for column in range(len(table.names)) if column not in unfit]
     samples = joint_samples(config, human[:, fitted], division.held_in, division.splits)
     course = Course(

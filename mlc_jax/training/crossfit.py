@@ -4,7 +4,7 @@ Head (label, fold) is fitted on the known cells of the fold's training rows, sto
 next fold, and gives the out-of-fold logit of every image in its own fold, blank or not.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +116,24 @@ def unfit_reason(labels: np.ndarray, splits: Sequence[Split], exact: bool) -> st
         if not (labels[split.stop] >= 0).any():
             return f"{known.size} known cells are too few for {len(splits)} folds"
     return None
+
+
+def left_out_warnings(names: Sequence[str], unfit: Mapping[int, str]) -> list[str]:
+    """One warning per reason for the labels that are not fitted.
+
+    Args:
+      names: of all labels.
+      unfit: per column that is not fitted, its `unfit_reason`.
+    """
+    columns: dict[str, list[int]] = {}
+    for column, reason in unfit.items():
+        columns.setdefault(reason, []).append(column)
+    warnings = []
+    for reason, own in columns.items():
+        which = "label" if len(own) == 1 else f"{len(own)} labels"
+        listed = ", ".join(repr(names[column]) for column in own)
+        warnings.append(f"{which} {listed}: left out of fitting, {reason}")
+    return warnings
 
 
 def human_lesson(values: np.ndarray) -> Lesson:

@@ -14,6 +14,7 @@ from mlc_jax.models.backbones import Backbone
 from mlc_jax.settings import cache_folder, solves_exactly
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.completion import Completion, MetricsOf, complete, deal_out
+from mlc_jax.training.crossfit import left_out_warnings
 from mlc_jax.training.features import Features
 from mlc_jax.training.feeds import feature_shape_of, open_features
 from mlc_jax.training.parallel import Devices, leaders
@@ -61,8 +62,8 @@ def impute_collection(
     groups = find_groups(collection, leaders(features.pooled), config.near_copies, journal)
     deal = deal_out(config, values, groups.of_image, given_split(collection))
     say_torn(groups.of_image, deal.fold_of, collection.images.filenames, journal)
-    for column, reason in deal.unfit.items():
-        journal.warn(f"label {table.names[column]}: left out of fitting, {reason}; blanks stay")
+    for warning in left_out_warnings(table.names, deal.unfit):
+        journal.warn(f"{warning}; blanks stay")
     fitted = len(table.names) - len(deal.unfit)
     journal.note(
         f"{fitted * len(deal.splits)} {config.head.name} heads ({fitted} labels x "

@@ -94,7 +94,7 @@ def test_an_audit_hides_fills_and_compares(
     assert len(lines(workdir)) == 2
     page = Parsed(workdir / "report.html")
     assert "came back right" in page.text
-    assert f"label {SCRIPT}: left out of fitting, no cell is known" in page.text
+    assert f"label {SCRIPT!r}: left out of fitting, no cell is known" in page.text
     assert_inert(page)
     assert_offline(workdir / "report.html")
     again = compare.run(config, workdir)

@@ -211,7 +211,7 @@ def test_other_recipes_run_whole_and_leave_out_labels_that_cannot_be_fitted(
     assert [name for name, record in summary["labels"].items() if record["fitted"]] == rows[0][1:5]
     for name, reason in (("never", "all 100 known cells are 0"), ("unseen", "no cell is known")):
         assert summary["labels"][name] == {"learnable": False, "verdict": reason, "fitted": False}
-        assert f"label {name}: left out, {reason}" in summary["warnings"]
+        assert f"label {name!r}: left out of fitting, {reason}" in summary["warnings"]
 
 
 def test_no_label_left_to_fit_is_an_error(drawn: Path, tmp_path: Path) -> None:

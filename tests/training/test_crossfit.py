@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from mlc_jax.assess.calibration import sigmoid
 from mlc_jax.data.folds import Split, assign_folds, rotations
-from mlc_jax.training.crossfit import CrossFit, make_heads, unfit_reason
+from mlc_jax.training.crossfit import CrossFit, left_out_warnings, make_heads, unfit_reason
 from mlc_jax.training.standards import channel_statistics
 from tests.training.synthetic import FOLDS, ROWS, drawn, fitted
 
@@ -155,3 +155,13 @@ def test_as_few_cells_as_may_be_are_fitted_without_an_accident(tmp_path: Path) -
     result = fitted(tmp_path, features, values, fold_of=fold_of)
     assert np.isfinite(result.logits).all()
     assert '"stop_auc": null' in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_labels_that_are_left_out_for_one_reason_share_a_warning() -> None:
+    names = ["a", "b", "c, d", "e"]
+    unfit = {0: "no cell is known", 1: "all 3 known cells are 0", 2: "no cell is known"}
+    assert left_out_warnings(names, unfit) == [
+        "2 labels 'a', 'c, d': left out of fitting, no cell is known",
+        "label 'b': left out of fitting, all 3 known cells are 0",
+    ]
+    assert left_out_warnings(names, {}) == []
