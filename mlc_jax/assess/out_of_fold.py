@@ -107,11 +107,13 @@ def judge(
     groups: np.ndarray,
     unfit: Mapping[int, str],
     rules: DecisionRules,
+    full_context: np.ndarray | None = None,
 ) -> Judgement:
     """Calibrates, chooses thresholds and measures, all on human labels and out of fold.
 
     Args:
-      logits: float64 [N, L], out-of-fold; NaN for labels without a model.
+      logits: float64 [N, L], out-of-fold; NaN for labels without a model. Of heads that see other
+        labels: those of a known cell with as many of them as blanks have.
       labels: int8 [N, L], 0 or 1 where known.
       human: bool [N, L], cells that a person gave.
       folds: int [N], the fold that each image was predicted in.
@@ -119,6 +121,8 @@ def judge(
         test and bound.
       unfit: why a label has no model, for those that have none.
       rules: how cells are decided.
+      full_context: float64 [N, L], the same with every other label that is known; by default
+        `logits`. They find suspects, and nothing else looks at them.
 
     Raises:
       ConfigError: no such threshold rule.
@@ -138,6 +142,7 @@ def judge(
     thresholds = np.full(labels.shape[1], np.nan)
     spreads = [(float("nan"), float("nan"))] * labels.shape[1]
     cell_thresholds = np.full(labels.shape, np.nan)
+    informed = finite if full_context is None else np.zeros(labels.shape)
     fold_number = np.unique(folds, return_inverse=True)[1]
     for label in (label for label in range(labels.shape[1]) if label not in unfit):
         column = labels[:, label], mask[:, label], probabilities[:, label]
@@ -150,6 +155,13 @@ def judge(
         own_map = probabilities[:, label]
         if rules.calibrate:
             own_map = maps.by_fold(logits[:, label], label)
+        if full_context is not None:
+            best = np.nan_to_num(full_context[:, label])
+            informed[:, label] = (
+                maps.by_fold(best, label)[fold_number, np.arange(len(labels))]
+                if rules.calibrate
+                else sigmoid(best)
+            )
         by_fold = fold_thresholds(choose, *column[:2], own_map, folds)
         spreads[label] = spread_over_folds(by_fold)
         cell_thresholds[:, label] = np.where(
@@ -200,7 +212,7 @@ def judge(
         figures(sigmoid(logits), np.full(labels.shape, 0.5)),
         verdicts,
         [
-            find_suspects(labels[:, label], mask[:, label], finite[:, label])
+            find_suspects(labels[:, label], mask[:, label], informed[:, label])
             if verdicts[label].learnable
             else Suspects(np.zeros(0, np.int64), np.zeros(0))
             for label in range(labels.shape[1])

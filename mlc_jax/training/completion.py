@@ -19,6 +19,7 @@ from mlc_jax.data.table import MISSING
 from mlc_jax.errors import ConfigError, LabelsError
 from mlc_jax.processes import agreed
 from mlc_jax.settings import solves_exactly
+from mlc_jax.training.blank_context import logits_as_of_blanks
 from mlc_jax.training.checkpoint import Checkpoints
 from mlc_jax.training.crossfit import (
     CrossFit,
@@ -164,6 +165,7 @@ def complete(
 
     fitted = fit_round(0, human_lesson(values), checkpoints_of, on_epoch, warn)
     logits, by_split = fitted.logits.copy(), fitted.by_split.copy()
+    judged = logits.copy()
     model_round = np.zeros(values.shape[1], np.int64)
     told: list[dict[int, Gain]] = []
     fits = [fitted]
@@ -171,18 +173,22 @@ def complete(
         lesson = self_taught(values, deal.splits, by_split, fits[0].by_split)
         again = fit_round(number, lesson, checkpoints_of, on_epoch, warn)
         fits.append(again)
-        found = gains(values, logits, again.logits, deal.fold_of, groups, labels)
+        as_of_blanks = logits_as_of_blanks(
+            again, values, deal.splits, fits[0].by_split, config.seed
+        )
+        found = gains(values, judged, as_of_blanks, deal.fold_of, groups, labels)
         told.append(found)
         accepted = agreed([label for label in labels if found[label].accepted])
         if not accepted:
             break
         logits[:, accepted] = again.logits[:, accepted]
+        judged[:, accepted] = as_of_blanks[:, accepted]
         model_round[accepted] = number
         if number < rounds:
             by_split[:, :, accepted] = again.by_split[:, :, accepted]
     notebook = config.impute.method == "notebook"
     judgement = judge(
-        logits,
+        judged,
         values,
         values != MISSING,
         deal.fold_of,
@@ -197,6 +203,7 @@ def complete(
             calibrate=not notebook,
             seed=config.seed,
         ),
+        full_context=logits,
     )
     return Completion(deal, judgement, model_round, told, tuple(fits))
 

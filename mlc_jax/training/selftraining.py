@@ -59,10 +59,30 @@ def self_taught(
     probable = sigmoid(np.nan_to_num(by_split))
     labels = np.where(known, given, np.where(modelled, probable, 0.0))
     right = np.where(modelled, np.maximum(probable, 1 - probable), 0.0)
-    shares = np.stack([_shares(values[split.train]) for split in splits])[:, None, :]
-    likely = np.where(known, given, sigmoid(np.nan_to_num(without_context)))
-    told = np.where(known | np.isfinite(without_context), 2 * (likely - shares), 0.0)
+    shares = training_shares(values, splits)
+    told = context_of(values, shares, without_context)
     return Lesson(labels, np.where(known, 1.0, right), told)
+
+
+def context_of(values: np.ndarray, shares: np.ndarray, without_context: np.ndarray) -> np.ndarray:
+    """What stands beside the features of each image: values, else probabilities, centred.
+
+    Args:
+      values: int8 [N, L], 0 or 1; -1 where the first fit's probability is to stand.
+      shares: float64 [splits, L], of `training_shares`.
+      without_context: float64 [splits, N, L], logits of the first fit; NaN without a model.
+
+    Returns:
+      float64 [splits, N, L], -2 to 2; 0 where there is neither value nor model.
+    """
+    known, centre = values >= 0, shares[:, None, :]
+    likely = np.where(known, np.maximum(values, 0), sigmoid(np.nan_to_num(without_context)))
+    return np.where(known | np.isfinite(without_context), 2 * (likely - centre), 0.0)
+
+
+def training_shares(values: np.ndarray, splits: Sequence[Split]) -> np.ndarray:
+    """Each label's share of positives among the split's training rows, float64 [splits, L]."""
+    return np.stack([_shares(values[split.train]) for split in splits])
 
 
 def _shares(values: np.ndarray) -> np.ndarray:
