@@ -45,6 +45,12 @@ class Calibration:
         bent = apply_beta(logits, self.beta[:, label].T[:, :, None])
         return np.where(np.isnan(bent), plain, bent)
 
+    def apply(self, logits: np.ndarray, folds: np.ndarray) -> np.ndarray:
+        """Probabilities float64 [N, L] of logits [N, L], each row by the maps of its fold [N]."""
+        fold, rows = np.searchsorted(self.platt.folds, folds), np.arange(len(logits))
+        columns = range(logits.shape[1])
+        return np.stack([self.by_fold(logits[:, c], c)[fold, rows] for c in columns], axis=1)
+
 
 ALIKE = 3.0
 """A label whose logits spread more than this many times as far in one fold as in another keeps

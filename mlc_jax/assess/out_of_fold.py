@@ -36,8 +36,10 @@ class Judgement:
     """What a cross-fit is worth, per label and as a whole.
 
     Attributes:
-      probabilities: float64 [N, L], out-of-fold and calibrated by other folds; NaN where a label
-        has no model.
+      probabilities: float64 [N, L], calibrated by other folds: of a known cell out of fold, of a
+        blank one by the heads of all folds; NaN where a label has no model.
+      out_of_fold: float64 [N, L], the same with blank cells out of fold too, so that known and
+        blank cells can be compared.
       thresholds: float64 [L], chosen on all folds; NaN likewise.
       cell_thresholds: float64 [N, L]; a cell is positive where its probability is greater. For a
         human cell it was chosen on the other folds, for a blank one it is the label's.
@@ -60,6 +62,7 @@ class Judgement:
     """
 
     probabilities: np.ndarray
+    out_of_fold: np.ndarray
     thresholds: np.ndarray
     cell_thresholds: np.ndarray
     spreads: list[tuple[float, float]]
@@ -108,6 +111,8 @@ def judge(
     unfit: Mapping[int, str],
     rules: DecisionRules,
     full_context: np.ndarray | None = None,
+    of_blanks: np.ndarray | None = None,
+    unjudged: np.ndarray | None = None,
 ) -> Judgement:
     """Calibrates, chooses thresholds and measures, all on human labels and out of fold.
 
@@ -123,19 +128,25 @@ def judge(
       rules: how cells are decided.
       full_context: float64 [N, L], the same with every other label that is known; by default
         `logits`. They find suspects, and nothing else looks at them.
+      of_blanks: float64 [N, L], what fills blank cells, by the heads of all folds; by default
+        `logits`. Of known cells it is not looked at.
+      unjudged: float64 [N, L], probabilities for the blanks of labels in `unfit`; NaN for others.
+        Such blanks are filled, by `unlearnable`, and never accepted. By default there are none.
 
     Raises:
       ConfigError: no such threshold rule.
     """
     mask = human.copy()
     mask[:, list(unfit)] = False
-    logits = np.nan_to_num(logits)
+    strictly = np.nan_to_num(logits)
+    logits = strictly if of_blanks is None else np.where(human, strictly, np.nan_to_num(of_blanks))
     probabilities, maps = cross_fitted_calibration(logits, labels, mask, folds)
     unfit = {**maps.platt.reasons, **unfit}
     mask[:, list(unfit)] = False
+    out_of_fold = maps.apply(strictly, folds)
     if not rules.calibrate:
-        probabilities = sigmoid(logits)
-    probabilities[:, list(unfit)] = np.nan
+        probabilities, out_of_fold = sigmoid(logits), sigmoid(strictly)
+    probabilities[:, list(unfit)] = out_of_fold[:, list(unfit)] = np.nan
     finite = np.nan_to_num(probabilities)
     verdicts = learnable(labels, mask, logits, finite, folds, groups, seed=rules.seed)
     rule = _chooser(rules.threshold)
@@ -190,14 +201,25 @@ def judge(
     learned = np.array([verdict.learnable for verdict in verdicts], np.bool_)
     left_blank = rules.unlearnable == "blank"
     accepted = sure & (learned if rules.max_error >= 1 or left_blank else True)
+    decided = sure & (learned if left_blank else True)
+    guesses = np.full(labels.shape, np.nan) if unjudged is None else unjudged
+    for label in np.flatnonzero(np.isfinite(guesses).all(axis=0)).tolist():
+        blank = ~human[:, label]
+        probabilities[blank, label] = guesses[blank, label]
+        # No cell was out of fold, so no other rule can be followed.
+        choose = _match_mean if rules.unlearnable == "matched" else _cut_for_majority
+        cut = choose(labels[:, label], human[:, label], guesses[:, label])
+        thresholds[label] = cell_thresholds[:, label] = cut
+        decided[:, label] = blank & (not left_blank)
     within = known.where(sure[mask])
     filled_with = values[mask][sure[mask]]
     return Judgement(
         probabilities,
+        out_of_fold,
         thresholds,
         cell_thresholds,
         spreads,
-        sure & (learned if left_blank else True),
+        decided,
         accepted,
         acceptance,
         [

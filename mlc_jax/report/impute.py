@@ -91,9 +91,16 @@ def _outcome(run: FinishedRun) -> str:
             f"the blanks of {numbers.listed(blank)} stay blank, because the images did not tell "
             "these cells apart better than chance"
         )
-    if left:
+    without = [name for name in left if labels[name]["filled_prevalence"] is not None]
+    if without:
         clauses.append(
-            f"for {numbers.listed(left)} there was no model, so the blanks there stay blank"
+            f"what was filled in for {numbers.listed(without)} is a guess, because no fold could "
+            "judge the model there"
+        )
+    stay = [name for name in left if name not in without]
+    if stay:
+        clauses.append(
+            f"for {numbers.listed(stay)} there was no model, so the blanks there stay blank"
         )
     if not blind and not left:
         clauses.append("and every label could be predicted better than chance")

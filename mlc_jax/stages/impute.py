@@ -82,7 +82,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             guards = guard(
                 table.values,
                 table.human,
-                judgement.probabilities,
+                judgement.out_of_fold,
                 made.features.moments[0],
                 deal.fold_of,
                 made.groups.of_image,
@@ -233,6 +233,8 @@ def cell_histories(
     asked = np.isfinite(probabilities)
     names = np.tile(np.array(table.names, object), rows)
     folds = np.repeat(fold_of, columns)
+    # A known cell is predicted by the head that never saw it, a blank one by those of all folds.
+    heads = np.where(blank, "all", np.char.add("fold", folds.astype(str)))
     words = np.array([Source(s).word for s in completed.source.ravel()], object)
     return pd.DataFrame(
         {
@@ -245,9 +247,9 @@ def cell_histories(
             "accepted": (~blank | (judgement.accepted.ravel() & filled)),
             "fold": folds,
             "model": [
-                f"{name}/fold{fold}/round{number}" if ok else ""
-                for name, fold, number, ok in zip(
-                    names, folds, np.tile(completion.model_round, rows), asked, strict=True
+                f"{name}/{which}/round{number}" if ok else ""
+                for name, which, number, ok in zip(
+                    names, heads, np.tile(completion.model_round, rows), asked, strict=True
                 )
             ],
         }
@@ -415,7 +417,7 @@ def uncalibrated_record(table: LabelTable, judgement: Judgement, column: int) ->
     values = judgement.uncalibrated[column].values
     record: dict[str, Any] = {key: values[key] for key in CALIBRATION}
     known = table.human[:, column]
-    if np.isfinite(judgement.probabilities[:, column]).any() and known.any():
+    if np.isfinite(judgement.out_of_fold[:, column]).any() and known.any():
         bins = reliability(table.values[known, column] == 1, judgement.raw[known, column])
         used = bins.count > 0
         record["reliability"] = {

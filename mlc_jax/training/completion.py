@@ -39,6 +39,7 @@ from mlc_jax.training.linear_crossfit import (
 )
 from mlc_jax.training.parallel import Devices
 from mlc_jax.training.selftraining import Gain, gains, self_taught
+from mlc_jax.training.unjudged import unjudged_labels, unjudged_probabilities
 
 MetricsOf = Callable[[Sequence[str]], dict[str, Any]]
 """Gives the metrics of an epoch as JSON, per label, from the names of all labels."""
@@ -53,12 +54,14 @@ class Deal:
     Attributes:
       fold_of: int64 [N], the fold that each image is judged in.
       splits: of that deal, and of the further ones of an ensemble.
-      unfit: column to the reason why a label cannot be fitted.
+      unfit: column to the reason why a label cannot be fitted, or not judged.
+      unjudged: the columns of `unfit` whose blanks get a probability all the same.
     """
 
     fold_of: np.ndarray
     splits: tuple[Split, ...]
     unfit: dict[int, str]
+    unjudged: list[int]
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def deal_out(
             f"no label can be fitted ({'; '.join(dict.fromkeys(reasons.values()))}); give more "
             "labelled images"
         )
-    return Deal(fold_of, splits, reasons)
+    return Deal(fold_of, splits, reasons, unjudged_labels(values, reasons) if exact else [])
 
 
 def fitted_labels(values: np.ndarray, deal: Deal) -> list[int]:
@@ -165,7 +168,7 @@ def complete(
 
     fitted = fit_round(0, human_lesson(values), checkpoints_of, on_epoch, warn)
     logits, by_split = fitted.logits.copy(), fitted.by_split.copy()
-    judged = logits.copy()
+    judged, of_blanks = logits.copy(), fitted.of_blanks()
     model_round = np.zeros(values.shape[1], np.int64)
     told: list[dict[int, Gain]] = []
     fits = [fitted]
@@ -183,9 +186,17 @@ def complete(
             break
         logits[:, accepted] = again.logits[:, accepted]
         judged[:, accepted] = as_of_blanks[:, accepted]
+        of_blanks[:, accepted] = again.of_blanks()[:, accepted]
         model_round[accepted] = number
         if number < rounds:
             by_split[:, :, accepted] = again.by_split[:, :, accepted]
+    unjudged = np.full(values.shape, np.nan)
+    if deal.unjudged:
+        assert fits[0].strengths is not None
+        own = values[:, deal.unjudged]
+        unjudged[:, deal.unjudged] = unjudged_probabilities(
+            config, own, fits[0].strengths, features, devices
+        )
     notebook = config.impute.method == "notebook"
     judgement = judge(
         judged,
@@ -204,6 +215,8 @@ def complete(
             seed=config.seed,
         ),
         full_context=logits,
+        of_blanks=of_blanks,
+        unjudged=unjudged,
     )
     return Completion(deal, judgement, model_round, told, tuple(fits))
 
@@ -276,7 +289,6 @@ def _trained_rounds(
                     number, figures.epoch, partial(figures_for_people, figures, heads)
                 ),
                 warn,
-                ask_all=number < config.impute.rounds,
                 correct=config.impute.method != "notebook",
             )
         finally:

@@ -63,13 +63,15 @@ class CrossFit:
         views and, where images were dealt into folds more than once, over the deals. NaN for labels
         not fitted.
       by_split: float64 [splits, N, L], what the heads of each split say about every image, those
-        they were fitted on too; empty where it was not asked for.
+        they were fitted on too.
       best_epoch: int64 [heads], the epoch whose parameters each head kept; None where heads were
         solved exactly.
       heads: the heads, in the order of the stack.
       stack: their architecture.
       params: of all heads, stacked, at their best epochs.
       frozen: what the heads were told of their training folds.
+      strengths: float64 [labels fitted], the prior's that a head on all rows would have; None where
+        heads were trained step by step.
     """
 
     logits: np.ndarray
@@ -79,6 +81,16 @@ class CrossFit:
     stack: HeadStack
     params: Trained
     frozen: Frozen
+    strengths: np.ndarray | None
+
+    def of_blanks(self) -> np.ndarray:
+        """Logits for blank cells, float64 [N, L]: the mean over the heads of all splits.
+
+        No head has seen the value of a blank cell, so all may predict it: together they were fitted
+        on every known cell, and an average of models is better than one (Breiman, 1996).
+        """
+        mean: np.ndarray = self.by_split.mean(axis=0)
+        return mean
 
 
 def unfit_reason(labels: np.ndarray, splits: Sequence[Split], exact: bool) -> str | None:
@@ -189,7 +201,6 @@ def cross_fit(
     on_epoch: Callable[[EpochFigures], None],
     warn: Callable[[str], None],
     *,
-    ask_all: bool = False,
     correct: bool = True,
 ) -> CrossFit:
     """Trains all heads and asks each about its own fold.
@@ -202,7 +213,6 @@ def cross_fit(
       features: of all images.
       feature_shape: (h, w, C) of one view.
       devices, checkpoints, on_epoch, warn: see `fit`.
-      ask_all: whether every head is asked about every image, for `by_split`.
       correct: whether logits are corrected for oversampling, as the original recipe did not.
     """
     plans = PlanSource(
@@ -245,7 +255,7 @@ def cross_fit(
     fitted = fit(course, feed, frozen, cells, devices, checkpoints, on_epoch, warn)
 
     everyone = np.arange(len(values))
-    asked = tuple(everyone if ask_all else head.split.predict for head in heads)
+    asked = (everyone,) * len(heads)
     seen = [
         plan_of_rows(asked, config.batch_size, view) for view in range(config.features.views + 1)
     ]
@@ -254,17 +264,16 @@ def cross_fit(
         check_logits(logits, plan, features.filenames)
     answers = np.mean([by_head(logits) for logits in by_view], axis=0)
     total, times = np.zeros(values.shape), np.zeros(values.shape)
-    by_split = np.full((own_split.max() + 1 if ask_all else 0, *values.shape), np.nan)
-    for head, rows, own in zip(heads, asked, answers, strict=True):
-        said = own[: rows.size, 0] - (_shift(head, values) if correct else 0.0)
+    by_split = np.full((own_split.max() + 1, *values.shape), np.nan)
+    for head, own in zip(heads, answers, strict=True):
+        said = own[: len(values), 0] - (_shift(head, values) if correct else 0.0)
         mine = head.split.predict
-        total[mine, head.label] += said[mine] if ask_all else said
+        total[mine, head.label] += said[mine]
         times[mine, head.label] += 1
-        if ask_all:
-            by_split[head.number, :, head.label] = said
+        by_split[head.number, :, head.label] = said
     logits = np.where(times > 0, total / np.maximum(times, 1), np.nan)
     return CrossFit(
-        logits, by_split, fitted.stopping.epoch, heads, recipe.stack, fitted.params, frozen
+        logits, by_split, fitted.stopping.epoch, heads, recipe.stack, fitted.params, frozen, None
     )
 
 

@@ -62,8 +62,15 @@ def impute_collection(
     groups = find_groups(collection, leaders(features.pooled), config.near_copies, journal)
     deal = deal_out(config, values, groups.of_image, given_split(collection))
     say_torn(groups.of_image, deal.fold_of, collection.images.filenames, journal)
-    for warning in left_out_warnings(table.names, deal.unfit):
+    guessed = {column: deal.unfit[column] for column in deal.unjudged}
+    others = {column: why for column, why in deal.unfit.items() if column not in guessed}
+    for warning in left_out_warnings(table.names, others):
         journal.warn(f"{warning}; blanks stay")
+    for warning in left_out_warnings(table.names, guessed):
+        journal.warn(
+            f"{warning}; blanks get a probability that nothing has judged, and what "
+            f"config.impute.unlearnable={config.impute.unlearnable} fills in is a guess"
+        )
     fitted = len(table.names) - len(deal.unfit)
     journal.note(
         f"{fitted * len(deal.splits)} {config.head.name} heads ({fitted} labels x "

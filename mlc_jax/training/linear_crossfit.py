@@ -205,6 +205,7 @@ class LinearCrossFit:
             HeadStack("linear", (1, 1, self.channels), 1, context.shape[1]),
             Trained(params, {}),
             Frozen(jnp.asarray(mean), jnp.asarray(std), statistics, {}),
+            self.strengths[0].final,
         )
 
 

@@ -301,3 +301,43 @@ def test_the_inputs_are_left_as_they_are() -> None:
     judged(data, unfit={0: "none"})
     for name, array in data.items():
         np.testing.assert_array_equal(array, copies[name])
+
+
+def test_blanks_are_filled_by_what_all_folds_say_and_judged_by_nothing_else() -> None:
+    """Other logits for blanks move their probabilities, and no figure of known cells."""
+    data = drawn()
+    rules = DecisionRules("matched", 0, unlearnable="matched")
+    before = judge(**data, unfit={}, rules=rules)
+    higher = np.where(data["human"], 99.0, data["logits"] + 1)
+    after = judge(**data, unfit={}, rules=rules, of_blanks=higher)
+    human = data["human"]
+    np.testing.assert_array_equal(after.probabilities[human], before.probabilities[human])
+    np.testing.assert_array_equal(after.out_of_fold, before.out_of_fold)
+    np.testing.assert_array_equal(before.out_of_fold, before.probabilities)
+    assert (after.probabilities[:, 0] > before.probabilities[:, 0])[~human[:, 0]].all()
+    for own, other in zip(before.verdicts, after.verdicts, strict=True):
+        assert own == other
+    assert before.macro_roc_auc == after.macro_roc_auc
+
+
+@pytest.mark.parametrize("policy", ["majority", "matched", "blank"])
+def test_what_nothing_has_judged_is_filled_and_never_accepted(policy: str) -> None:
+    data = drawn()
+    guesses = np.full(data["logits"].shape, np.nan)
+    guesses[:, 1] = np.linspace(0.01, 0.6, ROWS)
+    data["logits"][:, 1] = np.nan
+    rules = DecisionRules("matched", 0, unlearnable=policy)
+    found = judge(**data, unfit={1: "why"}, rules=rules, unjudged=guesses)
+    human = data["human"][:, 1]
+    assert np.isnan(found.probabilities[human, 1]).all()
+    np.testing.assert_array_equal(found.probabilities[~human, 1], guesses[~human, 1])
+    assert not found.accepted[:, 1].any()
+    assert found.decided[:, 1].tolist() == (~human & (policy != "blank")).tolist()
+    assert not found.verdicts[1].learnable
+    assert np.isnan(found.metrics[1].values["accuracy"])
+    filled = found.probabilities[~human, 1] > found.cell_thresholds[~human, 1]
+    known = data["labels"][human, 1]
+    if policy == "matched":
+        assert filled.mean() == pytest.approx(guesses[:, 1].mean(), abs=0.1)
+    else:
+        assert set(filled) == {(known == 1).mean() > 0.5}

@@ -72,8 +72,8 @@ def test_every_cell_has_a_history(finished: tuple[Path, dict[str, Any]], drawn: 
     folds = cells.groupby("filename")["fold"].nunique()
     assert (folds == 1).all()
     rounds = {name: str(record["round"]) for name, record in finished[1]["labels"].items()}
-    spoke = cells["label"] + "/fold" + cells["fold"].astype(str)
-    assert (cells["model"] == spoke + "/round" + cells["label"].map(rounds)).all()
+    heads = np.where(blank, "/all", "/fold" + cells["fold"].astype(str))
+    assert (cells["model"] == cells["label"] + heads + "/round" + cells["label"].map(rounds)).all()
 
 
 def test_metrics_lines_hold_no_times(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -218,7 +218,7 @@ def test_labels_that_cannot_be_fitted_stay_blank_with_a_reason(
         record = summary["labels"][name]
         assert not record["learnable"]
         assert reason in record["verdict"]
-        assert any(f"label {name}" in warning for warning in summary["warnings"])
+        assert any(f"label {name!r}" in warning for warning in summary["warnings"])
         assert record["metrics"]["roc_auc"] != record["metrics"]["roc_auc"]  # NaN
         left = cells[(cells["label"] == name) & (cells["source"] == "imputed")]
         assert len(left) == blank
@@ -226,6 +226,37 @@ def test_labels_that_cannot_be_fitted_stay_blank_with_a_reason(
         assert (left["value"] == -1).all()
     made = read_labels(tmp_path / "run" / "labels.csv").table
     assert (made.values[:, 4:] == -1).sum(axis=0).tolist() == [30, 30, 90]
+
+
+def test_a_label_that_no_fold_can_judge_gets_a_guess(
+    configure: Configure, drawn: Path, tmp_path: Path
+) -> None:
+    """Its single positive lies in one fold: blanks are filled and ranked, accepted never."""
+    with (drawn / "set" / "labels.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    rows[0].append("single")
+    for number, row in enumerate(rows[1:]):
+        row.append("1" if number == 5 else "0" if number < 50 else "")
+    labels = tmp_path / "labels.csv"
+    with labels.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    config = configure(data__labels=str(labels), loss__name="bce", impute__max_error=0.2)
+    summary = impute.run(config, tmp_path / "run")
+    record = summary["labels"]["single"]
+    assert not record["fitted"]
+    assert record["verdict"].startswith("all 1 positives lie in one fold")
+    (warning,) = [text for text in summary["warnings"] if "label 'single'" in text]
+    assert "impute.unlearnable=majority" in warning
+    cells = read_cells(tmp_path / "run" / "cells.csv").query("label == 'single'")
+    blank = cells["source"] == "imputed"
+    assert blank.sum() == ROWS - 50
+    assert (cells["value"][blank] == 0).all()
+    assert not cells["accepted"][blank].any()
+    assert cells["probability"][~blank].isna().all()
+    assert cells["probability"][blank].between(0, 1).all()
+    assert cells["probability"][blank].nunique() > 10
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "no fold could judge the model there" in page
 
 
 def test_no_label_left_to_fit_is_an_error(

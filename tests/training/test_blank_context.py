@@ -143,7 +143,7 @@ def first_and_second(
     config = configuration(epochs=3)
     arguments = (source, features.shape[2:], devices, None, lambda _: None, pytest.fail)
     heads = make_heads(values, labels, splits, 0.0)
-    first = cross_fit(config, values, human_lesson(values), heads, *arguments, ask_all=True)
+    first = cross_fit(config, values, human_lesson(values), heads, *arguments)
     lesson = self_taught(values, splits, first.by_split, first.by_split)
     heads = taught_heads(values, labels, splits)
     return first, cross_fit(config, values, lesson, heads, *arguments), lesson, splits

@@ -66,7 +66,6 @@ def two_rounds(values: np.ndarray, fold_of: np.ndarray) -> tuple[Lesson, CrossFi
         values,
         human_lesson(values),
         make_heads(values, labels, splits, 0.0),
-        ask_all=True,
     )
     lesson = self_taught(values, splits, first.by_split, first.by_split)
     return lesson, fit(config, values, lesson, taught_heads(values, labels, splits))
