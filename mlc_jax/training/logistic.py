@@ -9,9 +9,10 @@ over its training rows, with targets y in [0, 1] and cell weights a ≥ 0. `stre
 scikit-learn: the penalty is set against the sum over known cells, so a head that knows little stays
 near the share of its label. The bias is not penalised.
 
-The method is L-BFGS (Liu and Nocedal, 1989). One product with the design matrix and one with its
-transpose per iteration serve every head, whatever its split, because the standardisation of a split
-is folded into the kernels. The line search needs no product: logits are linear in the step size.
+The method is L-BFGS (Liu and Nocedal, 1989), preconditioned by the features' own `Spectrum`. One
+product with the design matrix and one with its transpose per iteration serve every head, whatever
+its split, because the standardisation of a split is folded into the kernels. The line search needs
+no product: logits are linear in the step size.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mlc_jax.interrupt import check
-from mlc_jax.training.parallel import AXIS, HEADS, Devices
+from mlc_jax.training.parallel import AXIS, HEADS, Devices, leaders
+from mlc_jax.training.spectrum import ROWS, Spectrum, leading_spectrum
 
 MEMORY = 6
 """Pairs of steps and gradient changes that a direction is made from."""
@@ -35,6 +37,7 @@ CURVATURE = 0.25
 """A step is accepted when the slope along it has fallen to this share of the slope at its start."""
 
 _SEARCHES = 12
+_LEAST_CURVATURE = 1e-6  # of a head, by the sum of its cell weights
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -135,6 +138,9 @@ class Design:
         and each product reads it once.
       centre, scale: float64 [C]; rows become (x − centre) / scale. A change of coordinates that
         keeps float32 exact enough, and no part of any solution.
+
+    Attributes:
+      spectrum: of the rows; it decides how fast heads converge, and no part of any solution.
     """
 
     def __init__(
@@ -152,6 +158,10 @@ class Design:
         self.padded = -(-self.count // parts) * parts
         self._features, self._centre, self._scale = features, centre, scale
         self.whole: jax.Array | None = None
+        sampled = np.unique(np.linspace(0, self.count - 1, ROWS).astype(np.int64))
+        sample = np.concatenate([self._converted(slice(row, row + 1)) for row in sampled])
+        # Of the leader, whose last digits all processes must share.
+        self.spectrum: Spectrum = leaders(leading_spectrum(sample))
         self._block = max(1, limit // (8 * self.channels))
         if 4 * self.padded * self.channels <= limit:
             host = np.zeros((self.padded, self.channels), np.float32)
@@ -232,7 +242,7 @@ def solve(design: Design, problem: Problem, start: Heads | None, tolerance: floa
     point = design.place(begin, PartitionSpec(None, HEADS))
     if design.whole is not None:
         point, logits, norm, iterations, loss = _solve_whole(
-            design.whole, problem, point, jnp.float32(tolerance)
+            design.whole, design.spectrum, problem, point, jnp.float32(tolerance)
         )
     else:
         products = design.times, design.transpose_times
@@ -243,7 +253,7 @@ def solve(design: Design, problem: Problem, start: Heads | None, tolerance: floa
             if not state.active.any():
                 break
             iterations = iterations + state.active
-            state = _iterate(products, problem, tolerance, state)
+            state = _iterate(products, design.spectrum, problem, tolerance, state)
         point, logits = state.point, state.logits
         norm, loss = _norm(problem, state.gradient), _mean_loss(problem, logits)
     point, logits, norm, iterations, loss = design.fetch((point, logits, norm, iterations, loss))
@@ -270,7 +280,7 @@ def _logits_whole(x: jax.Array, problem: Problem, point: jax.Array) -> jax.Array
 
 @jax.jit
 def _solve_whole(
-    x: jax.Array, problem: Problem, point: jax.Array, tolerance: jax.Array
+    x: jax.Array, spectrum: Spectrum, problem: Problem, point: jax.Array, tolerance: jax.Array
 ) -> tuple[jax.Array, ...]:
     products = partial(_times, x), partial(_transpose_times, x)
 
@@ -283,7 +293,7 @@ def _solve_whole(
     ) -> tuple[_State, jax.Array, jax.Array]:
         state, iterations, number = carry
         return (
-            _iterate(products, problem, tolerance, state),
+            _iterate(products, spectrum, problem, tolerance, state),
             iterations + state.active,
             number + 1,
         )
@@ -385,10 +395,14 @@ def _start(
 
 
 def _iterate(
-    products: tuple[Times, Times], problem: Problem, tolerance: Any, state: _State
+    products: tuple[Times, Times],
+    spectrum: Spectrum,
+    problem: Problem,
+    tolerance: Any,
+    state: _State,
 ) -> _State:
     """One iteration of every head that has not converged."""
-    direction = _direction(problem, state)
+    direction = _direction(problem, spectrum, state)
     change = _apply(products[0], problem, direction)
     point, logits, residual = _move(problem, state, direction, change)
     return _remember(problem, state, point, logits, residual, products[1](residual), tolerance)
@@ -431,31 +445,40 @@ def _remember(
     )
 
 
-def _scaled(problem: Problem, gradient: jax.Array) -> jax.Array:
-    """A gradient over a diagonal that bounds the Hessian's: the first step, and L-BFGS's metric.
+def _preconditioned(
+    problem: Problem, spectrum: Spectrum, curvature: jax.Array, vector: jax.Array
+) -> jax.Array:
+    """A vector [S, L, D] times an approximate inverse of the Hessian.
 
-    Standardised features have mean square 1, and a cell of weight a curves by at most a/4.
+    Args:
+      problem, spectrum: what is solved.
+      curvature: float32 [S, L], the sum of each head's second derivatives by its logits.
+      vector: such as a gradient.
     """
-    weights = _cell_weights(problem)
-    curvature = 0.25 * _sums(problem)
-    diagonal = [
-        jnp.broadcast_to(
-            (curvature + problem.strength)[..., None], (*curvature.shape, problem.mean.shape[-1])
-        )
-    ]
+    channels = problem.mean.shape[-1]
+    kernel, strength = vector[..., :channels], problem.strength[..., None]
+    lead = 1 / (curvature[..., None] * spectrum.values + strength)
+    rest = 1 / (curvature[..., None] * spectrum.rest + strength)
+    along = (lead - rest) * jnp.einsum("slc,cr->slr", kernel, spectrum.basis)
+    parts = [rest * kernel + jnp.einsum("slr,cr->slc", along, spectrum.basis)]
     if problem.context.shape[-1]:
-        squares = jnp.broadcast_to(
-            problem.context**2, (weights.shape[0], weights.shape[1], problem.context.shape[-1])
-        )
-        context = 0.25 * jnp.einsum("nsl,nsk->slk", weights, squares)
-        diagonal.append(context + problem.strength[..., None])
-    diagonal.append(curvature[..., None])
-    return gradient / jnp.concatenate(diagonal, axis=-1)
+        shape = (*problem.context.shape[:1], *curvature.shape[:1], problem.context.shape[-1])
+        squares = jnp.broadcast_to(problem.context**2, shape)
+        share = curvature / _sums(problem)
+        context = share[..., None] * jnp.einsum("nsl,nsk->slk", _cell_weights(problem), squares)
+        parts.append(vector[..., channels:-1] / (context + strength))
+    parts.append(vector[..., -1:] / curvature[..., None])
+    return jnp.concatenate(parts, axis=-1)
 
 
 @jax.jit
-def _direction(problem: Problem, state: _State) -> jax.Array:
+def _direction(problem: Problem, spectrum: Spectrum, state: _State) -> jax.Array:
     """The two loops of L-BFGS (Nocedal and Wright, algorithm 7.4), for all heads; 0 once solved."""
+    p = jax.nn.sigmoid(state.logits)
+    curvature = jnp.sum(_cell_weights(problem) * p * (1 - p), axis=0)
+    # Where all cells are told apart there is hardly any left.
+    curvature = jnp.maximum(curvature, _LEAST_CURVATURE * _sums(problem))
+    inverse_hessian = partial(_preconditioned, problem, spectrum, curvature)
     pairs = state.steps, state.changes, state.inverse
 
     def back(q: jax.Array, pair: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
@@ -469,15 +492,15 @@ def _direction(problem: Problem, state: _State) -> jax.Array:
         return r + step * (alpha - beta)[..., None], None
 
     q, alphas = jax.lax.scan(back, state.gradient, pairs)
-    # The latest pair scales the metric (equation 7.20); before there is one, the diagonal stands.
+    # The latest pair scales the metric (equation 7.20); before there is one, it stands.
     latest, inverse = state.changes[0], state.inverse[0]
-    against = jnp.sum(latest * _scaled(problem, latest), axis=-1)
+    against = jnp.sum(latest * inverse_hessian(latest), axis=-1)
     scale = jnp.where(inverse > 0, 1 / jnp.where(inverse > 0, inverse * against, 1.0), 1.0)
-    r = scale[..., None] * _scaled(problem, q)
+    r = scale[..., None] * inverse_hessian(q)
     r, _ = jax.lax.scan(forth, r, (*pairs, alphas), reverse=True)
     # Rounding can spoil the stored pairs close to the minimum; the gradient itself never fails.
     failed = jnp.sum(state.gradient * r, axis=-1) <= 0
-    r = jnp.where(failed[..., None], _scaled(problem, state.gradient), r)
+    r = jnp.where(failed[..., None], inverse_hessian(state.gradient), r)
     return jnp.where(state.active[..., None], -r, 0.0)
 
 
