@@ -278,6 +278,8 @@ def _assign(
             layout.annotator = number
         elif plain in NO_LABELS:
             layout.left_out[number] = "its name says that it is no label"
+        elif plain in FILE_HEADERS and _are_names(column, meanings):
+            layout.left_out[number] = "it holds names as another column does"
         elif plain == "confidence" and any(_normal(other) in LONG_LABELS for other in names):
             labels.append(number)
         elif plain in HARDLY_LABELS:
@@ -308,6 +310,11 @@ def _assign(
         return
     _find_form(where, layout, columns, labels, others, options)
     _check_names(where, layout)
+
+
+def _are_names(column: list[str], meanings: Meanings) -> bool:
+    """Whether a column holds texts that name single rows, and no labels."""
+    return len(set(column)) > 0.9 * len(column) and not any(map(meanings.is_label, column))
 
 
 def _is_hard(column: list[str], meanings: Meanings) -> bool:

@@ -1,5 +1,6 @@
 """The names in a label file and the images in a folder: which is which, and how that was found."""
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -10,10 +11,11 @@ from urllib.parse import unquote, urlsplit
 from mlc_jax.data.delimited import shown
 from mlc_jax.data.layout import IMAGE_SUFFIXES
 from mlc_jax.errors import LabelsError
-from mlc_jax.label_settings import ReadOptions
+from mlc_jax.label_settings import ReadOptions, flag
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-")
 ENOUGH = 0.99  # of the names have to be found for a way to be taken by itself
+_MOST_TRIED = 50
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,15 @@ class Matched:
       found: how many different names lie in the folder.
       total: how many different names there are.
       way: how they were found, for people; empty where they are the files' names.
+      hint: where fewer than 99 % were found, what of the names is not there, and keys under which
+        they are found, if there are such.
     """
 
     filenames: list[str]
     found: int
     total: int
     way: str
+    hint: str = ""
 
 
 def match_names(
@@ -76,7 +81,34 @@ def match_names(
                 f"{count} of {len(distinct)} file names are found {said} (config.data.match={key})"
             )
             return Matched([found[name] or name for name in names], count, len(distinct), way)
-    return Matched(names, exact, len(distinct), "")
+    return Matched(names, exact, len(distinct), "", _hint(distinct, there, folder, options))
+
+
+def _hint(distinct: list[str], there: set[str], folder: Path, options: ReadOptions) -> str:
+    """What is not there, beside what is, and texts around the names that make them files."""
+    absent = [name for name in distinct if name not in there and not _is_file(folder, name)]
+    if not absent:
+        return ""
+    if not there:
+        return f"there is no image in {folder}"
+    said = (
+        f"{len(absent)} of {len(distinct)} names are not in the image folder, as "
+        f"{shown(absent[0])}; it holds {shown(min(there))}"
+    )
+    name = absent[0].strip()
+    around = dict.fromkeys(
+        (before, after)
+        for file in sorted(there)
+        if name and name in file
+        for before, _, after in (file.partition(name),)
+    )
+    for before, after in list(around)[:_MOST_TRIED]:
+        found = sum(f"{before}{own.strip()}{after}" in there for own in distinct)
+        if found >= ENOUGH * len(distinct):
+            given = {"prefix": before + options.prefix, "suffix": options.suffix + after}
+            flags = " ".join(flag(key, text) for key, text in given.items() if text)
+            return f"{said}; {found} of {len(distinct)} are found with {flags}"
+    return said
 
 
 def _is_file(folder: Path, name: str) -> bool:
@@ -118,17 +150,45 @@ def _by_path(names: list[str], there: set[str], folder: Path) -> dict[str, str |
 
 
 def _by(names: list[str], files: list[str], key: Callable[[str], str]) -> dict[str, str | None]:
-    """Names that share a key with one file."""
+    """Names that share a key with one file; of several, with the one in the same folders.
+
+    Raises:
+      LabelsError: two files fit a name.
+    """
     by_key: dict[str, list[str]] = {}
     for file in files:
         by_key.setdefault(key(file), []).append(file)
     found: dict[str, str | None] = {}
     for name in names:
-        own = by_key.get(key(name), [])
+        own = _nearest(name, by_key.get(key(name), []))
         if len(own) > 1:
             raise LabelsError(
                 f"{shown(name)} fits {shown(own[0])} and {shown(own[1])} in the image folder; "
-                "write the paths of the images into the label file"
+                f"{_distinction(name, own)}"
             )
         found[name] = own[0] if own else None
     return found
+
+
+def _nearest(name: str, files: list[str]) -> list[str]:
+    """Of files that fit a name, those that share most of the folders before it."""
+    if len(files) < 2:
+        return files
+    own = [part.casefold() for part in reversed(_parts(name)[:-1])]
+
+    def shared(file: str) -> int:
+        folders = reversed(file.casefold().split("/")[:-1])
+        pairs = zip(own, folders, strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    most = max(map(shared, files))
+    return [file for file in files if shared(file) == most]
+
+
+def _distinction(name: str, files: list[str]) -> str:
+    """What decides between files that fit a name."""
+    last = _parts(name)[-1]
+    ends = [file.rpartition("/")[2].removeprefix(last) for file in files[:2]]
+    if all(end.startswith(".") for end in ends) and ends[0] != ends[1]:
+        return f"{flag('suffix', ends[0])} or {flag('suffix', ends[1])} says which"
+    return "write the paths of the images into the label file"

@@ -50,6 +50,20 @@ def canonical(text: str) -> str:
     return str(int(found[1])) if found else word
 
 
+def _apart(word: str, lists: Mapping[str, tuple[tuple[str, ...], int]]) -> str:
+    """Lists that share a word as flags without that: it stays in one, or none if it is known."""
+    keys = [key for key, (texts, _) in lists.items() if word in map(canonical, map(str, texts))]
+    known = {"0", "1"} | MISSING_WORDS
+    ways = []
+    for kept in ("",) if word in known else keys:
+        flags = []
+        for key, (texts, _) in lists.items():
+            own = [str(t) for t in texts if canonical(str(t)) != word or key == kept]
+            flags += [flag(key, *own)] if own else []
+        ways.append(" ".join(flags))
+    return " or ".join(filter(None, ways)) or "give neither"
+
+
 class Meanings:
     """What texts mean under the options.
 
@@ -76,8 +90,9 @@ class Meanings:
                 if self.claimed.setdefault(word, key) != key:
                     raise ConfigError(
                         f"config.data.{key} holds {text!r}, and so does config.data."
-                        f"{self.claimed[word]}; leave it out of one of them (numbers such as 1,0 "
-                        "and 0.00 are known without either)"
+                        f"{self.claimed[word]}, and its meaning is one of them: "
+                        f"{_apart(word, lists)} (0, 1, and numbers such as 1,0 and 0.00 are known "
+                        "without)"
                     )
                 self._values[word] = value
 
@@ -148,8 +163,8 @@ class Meanings:
             high = sum(n for number, n in numbers.items() if number > 0.5)
             return (
                 f"numbers between 0 and 1 are soft labels: --config.data.soft=0.5,0.5 reads {low} "
-                f"cells below 0.5 as 0 and {high} above as 1; soft=0.3,0.7 leaves blank what lies "
-                "between"
+                f"cells below 0.5 as 0 and {high} above as 1; --config.data.soft=0.3,0.7 leaves "
+                "blank what lies between"
             )
         flags = []
         for key, likely in _LIKELY.items():

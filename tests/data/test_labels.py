@@ -203,9 +203,9 @@ def test_unusable_rows_go_to_the_quarantine(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "row 1"),
-        (b"\n\n", "row 1"),
-        (b"a.jpg\nb.jpg\n", "'a.jpg' holds no comma"),
+        (b"", "is empty; expected a table"),
+        (b"\n\n", "is empty"),
+        (b"a.jpg\nb.jpg\n", "'a.jpg' is one column, an image and no labels"),
         (b"filename,sea\n", "no usable row"),
         (b"filename,sea,sea\na.jpg,1,1\n", "column 3: label name 'sea' is used twice"),
         (b"filename,sea, \na.jpg,1,1\n", "column 3: label name '' is empty"),
@@ -216,7 +216,7 @@ def test_unusable_rows_go_to_the_quarantine(tmp_path):
         (b"gr\x9cn.jpg,1\n", "byte 2 is not utf-8"),
         (b"\xef\xbb\xbfbl\xe4u.jpg,0\n", "byte 5 is not utf-8"),
         ("a.jpg,1\n".encode("utf-16") + b"\n", "byte 18 is not utf-16"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "byte 0"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is an image"),
     ],
 )
 def test_unreadable_file_is_an_error_that_says_where(tmp_path, content, message):

@@ -17,6 +17,7 @@ from mlc_jax.data.formats import (
     cvat,
     datumaro,
     fiftyone,
+    foreign,
     imaterialist,
     json_table,
     label_studio,
@@ -138,6 +139,8 @@ def _format_of(path: Path, options: ReadOptions) -> str:
         )
     if fitting:
         return fitting[0]
+    if not path.is_dir() and (what := foreign.named(path, first_bytes)):
+        raise LabelsError(f"{path} is {what}")
     if archive.detect(path, first_bytes):
         return ARCHIVE
     if path.is_dir():
