@@ -34,8 +34,23 @@ _DOUBT = frozenset(("-1", "uncertain", "unsure", "unclear", "maybe", "not_sure")
 _PAIRS = ({"yes": 1, "no": 0}, {"true": 1, "false": 0})
 # Proposed, never assumed.
 _LIKELY = {
-    "true_values": ("present", "positive", "pos", "y", "t", "on", "ja", "oui", "si", "x", "✓", "+"),
-    "false_values": ("absent", "negative", "neg", "n", "f", "off", "nein", "non"),
+    "true_values": (
+        "true",
+        "yes",
+        "present",
+        "positive",
+        "pos",
+        "y",
+        "t",
+        "on",
+        "ja",
+        "oui",
+        "si",
+        "x",
+        "✓",
+        "+",
+    ),
+    "false_values": ("false", "no", "absent", "negative", "neg", "n", "f", "off", "nein", "non"),
 }
 _WORTH = {"true": 1, "false": 0, "missing": MISSING}
 _INTEGER = re.compile(r"([+-]?\d{1,9})(?:\.0*|,0{1,2})?", re.ASCII)

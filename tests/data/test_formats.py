@@ -3,13 +3,16 @@
 import contextlib
 import gzip
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import scipy.io
 from hypothesis import HealthCheck, given, settings
@@ -230,8 +233,29 @@ VIA = {
 }
 CLASS_MAP = {"0": "sea", "1": "sky"}
 
+
+def written(name: str) -> Writer:
+    """A file that another library wrote, see make_golden.py."""
+    return lambda folder: Path(shutil.copy(Path(__file__).parent / "golden" / name, folder))
+
+
+def stream(folder: Path) -> Path:
+    """An Arrow stream, as in Hugging Face's cache."""
+    table = pa.Table.from_pandas(frame(), preserve_index=False)
+    with (
+        pa.OSFile(str(folder / "l.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, table.schema) as to,
+    ):
+        to.write_table(table)
+    return folder / "l.arrow"
+
+
 GOLDEN: dict[str, tuple[str, Writer]] = {
     "spreadsheet": ("spreadsheet", xlsx),
+    "ods": ("spreadsheet", written("labels.ods")),
+    "xls": ("spreadsheet", written("labels.xls")),
+    "matlab 7.3": ("arrays", written("labels.mat")),
+    "arrow stream": ("columnar", stream),
     "parquet": ("columnar", parquet),
     "feather": ("columnar", feather),
     "npz": ("arrays", npz),
@@ -362,7 +386,18 @@ GOLDEN: dict[str, tuple[str, Writer]] = {
 
 
 STATES_ZEROS = {"spreadsheet", "parquet", "feather", "npz", "gz", "zip", "records", "columns"}
-STATES_ZEROS |= {"split", "values by name", "voc image sets", "wider", "celeba", "nus-wide"}
+STATES_ZEROS |= {
+    "ods",
+    "xls",
+    "matlab 7.3",
+    "arrow stream",
+    "split",
+    "values by name",
+    "voc image sets",
+    "wider",
+    "celeba",
+    "nus-wide",
+}
 
 
 def cells(file: LabelsFile) -> dict[str, dict[str, int]]:
@@ -421,6 +456,23 @@ def test_matlab_s_parts_are_the_split(tmp_path: Path) -> None:
     assert file.table.names == NAMES
     assert file.table.values[:3].tolist() == [[1, 0], [1, 1], [0, 1]]
     assert file.extra_columns["split"] == ("train", "train", "test", "test", "test")
+
+
+def test_matlab_s_files_of_hdf5_refer_to_no_other(tmp_path: Path) -> None:
+    path = written("labels.mat")(tmp_path)
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["label"] = np.zeros((2, 3))
+    with h5py.File(path, "r+") as file:
+        del file["label"]
+        file["label"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "label")
+    with pytest.raises(LabelsError, match="'label' refers to another place; save it again"):
+        read_labels(path)
+    with h5py.File(path, "r+") as file:
+        del file["label"]
+        outside = [(str(tmp_path / "other.h5"), 0, 6)]
+        file.create_dataset("label", (2, 3), "u1", external=outside)
+    with pytest.raises(LabelsError, match="label lies in another file"):
+        read_labels(path)
 
 
 def test_coco_s_crowds_and_lvis_s_negatives(tmp_path: Path) -> None:

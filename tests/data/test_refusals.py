@@ -90,6 +90,11 @@ TEXTS: dict[str, tuple[str, list[str], list[Way]]] = {
         [],
         [(["true_values=present", "false_values=absent"], ONE_TWO)],
     ),
+    "words beside numbers": (
+        "filename,sea,sky\na.jpg,TRUE,0\nb.jpg,0,1\nc.jpg,no,1\n",
+        [],
+        [(["true_values=TRUE", "false_values=no"], [*ONE_TWO, [0, 1]])],
+    ),
     "words with commas": (
         'filename,sea,sky\na.jpg,1,0\nb.jpg,"well, no",1\n',
         [],

@@ -7,10 +7,10 @@ are read, and the part of the name that differs is the split.
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from mlc_jax.data.formats import matlab
 from mlc_jax.data.formats.record import Row, Sheet
 from mlc_jax.data.formats.spreadsheet import text_of
 from mlc_jax.errors import LabelsError
@@ -40,9 +40,12 @@ def read(path: Path, options: ReadOptions) -> Sheet:
       LabelsError: it cannot be read, holds Python objects, or no matrix with names of its rows.
     """
     with path.open("rb") as raw:
-        arrays = _matlab(path) if raw.read(7) == b"MATLAB " else _npz(path)
-    texts = {key: _texts(array) for key, array in arrays.items()}
-    names = {key: own for key, own in texts.items() if own}
+        arrays = matlab.load(path) if raw.read(7) == b"MATLAB " else _npz(path)
+    names = {
+        key: [text.strip() for text in array.ravel().tolist()]
+        for key, array in arrays.items()
+        if array.dtype.kind == "U" and array.size
+    }
     matrices = {
         key: np.atleast_2d(array.T).T
         for key, array in arrays.items()
@@ -93,37 +96,10 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
             if sum(item.file_size for item in archive.infolist()) > MAX_BYTES:
                 raise LabelsError(f"{path} has more than {MAX_BYTES} bytes unpacked")
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+            arrays = {key: file[key] for key in file.files}
+        return {
+            key: array.astype(np.str_) if array.dtype.kind == "S" else array
+            for key, array in arrays.items()
+        }
     except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError) as error:
         raise LabelsError(f"{path} cannot be read without executing code ({error})") from None
-
-
-def _matlab(path: Path) -> dict[str, np.ndarray]:
-    import scipy.io  # here, since few label files are MATLAB's
-
-    if path.stat().st_size > MAX_BYTES:
-        raise LabelsError(f"{path} has more than {MAX_BYTES} bytes")
-    try:
-        content: dict[str, Any] = scipy.io.loadmat(path)
-    except NotImplementedError:
-        raise LabelsError(
-            f"{path} is a MATLAB file of version 7.3; save it with the flag -v7"
-        ) from None
-    except Exception as error:  # the reader raises whatever the bytes led it to
-        raise LabelsError(f"{path} is no MATLAB file that can be read ({error})") from None
-    return {key: np.asarray(value) for key, value in content.items() if not key.startswith("__")}
-
-
-def _texts(array: np.ndarray) -> list[str]:
-    """The texts in an array of texts, or of MATLAB's cells with one text each; else none."""
-    if array.dtype.kind in "US":
-        return [str(item).strip() for item in array.ravel().tolist()]
-    if array.dtype.kind != "O":
-        return []
-    texts = []
-    for item in array.ravel():
-        inner = np.asarray(item)
-        if inner.dtype.kind != "U" or inner.size != 1:
-            return []
-        texts.append(str(inner.ravel()[0]).strip())
-    return texts
