@@ -100,6 +100,9 @@ def read_labels(
         if matched.hint and not options.file_column:
             matched = replace(matched, hint=_other_column(raw, matched, images, listed, options))
     votes = merge_rows(matched.filenames, raw.values, options.annotators)
+    alpha = votes.alpha
+    if raw.alpha is not None:
+        alpha = np.where(np.isnan(alpha), raw.alpha, alpha)
     merged = len(raw.filenames) - votes.keep.size
     # Numbers of rows as Python's own would weigh as much as all the rest.
     kept = votes.keep.tolist() if merged else range(votes.keep.size)
@@ -125,7 +128,7 @@ def read_labels(
             column: tuple(texts[position] for position in kept)
             for column, texts in raw.extra.items()
         },
-        make_receipt(raw, table, matched, notes, votes.alpha),
+        make_receipt(raw, table, matched, notes, alpha),
         matched.hint,
     )
 
