@@ -101,5 +101,10 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
             key: array.astype(np.str_) if array.dtype.kind == "S" else array
             for key, array in arrays.items()
         }
-    except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise LabelsError(f"{path} cannot be read without executing code ({error})") from None
+    except LabelsError:
+        raise
+    except Exception as error:  # the reader raises whatever the bytes led it to
+        raise LabelsError(
+            f"{path} is damaged, or cannot be read without executing code ({error}); save it again "
+            "with numpy.savez, from arrays of numbers and texts"
+        ) from None
