@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import shlex
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from mlc_jax.data.labels import LabelsFile, read_labels
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import LabelsError, MlcError
 from mlc_jax.label_settings import ReadOptions
+from mlc_jax.stages import convert
+from tests.label_flags import config_of
 
 NAMES = ("sea", "sky")
 IMAGES = ("a.jpg", "b.jpg", "c.jpg")
@@ -619,8 +622,34 @@ def test_any_json_is_a_table_or_our_error(
         assert table.values.shape == (len(set(table.filenames)), len(table.names))
 
 
-def test_the_readme_lists_every_format() -> None:
+def commands_of_the_readme() -> dict[str, list[str]]:
+    """Format to the words of its command in the README's table."""
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     table = readme[readme.index("### Any label file") :].split("\n## ")[0]
-    listed = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
-    assert sorted(listed) == sorted([find.TEXT, find.ARCHIVE, *find.FORMATS])
+    rows = [line.split("`") for line in table.splitlines() if line.startswith("| `")]
+    return {row[1]: shlex.split(row[-2]) for row in rows}
+
+
+def test_the_readme_lists_every_format() -> None:
+    assert sorted(commands_of_the_readme()) == sorted([find.TEXT, find.ARCHIVE, *find.FORMATS])
+
+
+@pytest.mark.parametrize("name", [find.TEXT, find.ARCHIVE, *find.FORMATS])
+def test_the_readme_s_commands_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    words = commands_of_the_readme()[name]
+    place = tmp_path / words[0].removeprefix("--config.data.labels=")
+    (tmp_path / "made").mkdir()
+    if name == find.TEXT:
+        made = text(tmp_path / "made" / "labels.csv", frame().to_csv(index=False))
+    else:
+        fitting = [write for own, write in GOLDEN.values() if own == name]
+        made = next(
+            made for write in fitting if (made := write(tmp_path / "made")).suffix == place.suffix
+        )
+    shutil.move(made, place)
+    monkeypatch.chdir(tmp_path)
+    convert.run(config_of(*words), tmp_path / "out")
+    found = cells(read_labels(tmp_path / "out" / "labels.csv"))
+    assert {image: found[image] for image in "abc"} == TRUTH
