@@ -118,6 +118,7 @@ def table_of(
             column: [own.get(filename, "") for filename, _ in places]
             for column, own in extra.items()
         },
+        unnamed=np.where(annotated & (options.absent == "false"), 0, MISSING).astype(np.int8),
         alpha=alpha,
     )
 

@@ -25,7 +25,7 @@ from mlc_jax.data.table import MISSING
 from mlc_jax.errors import LabelsError, MlcError
 from mlc_jax.label_settings import ReadOptions
 from mlc_jax.stages import convert
-from tests.label_flags import config_of
+from tests.label_flags import config_of, flags_of
 
 NAMES = ("sea", "sky")
 IMAGES = ("a.jpg", "b.jpg", "c.jpg")
@@ -253,7 +253,17 @@ def stream(folder: Path) -> Path:
     return folder / "l.arrow"
 
 
+def export(folder: Path) -> Path:
+    """Hugging Face's folder of images, in two splits that hold other labels."""
+    for part, images in (("train", IMAGES[:1]), ("test", IMAGES[1:])):
+        rows = [{"file_name": image, "labels": HELD[image]} for image in images]
+        content = "".join(json.dumps(row) + "\n" for row in rows)
+        text(folder / "export" / part / "metadata.jsonl", content)
+    return folder / "export"
+
+
 GOLDEN: dict[str, tuple[str, Writer]] = {
+    "export": ("export_root", export),
     "spreadsheet": ("spreadsheet", xlsx),
     "ods": ("spreadsheet", written("labels.ods")),
     "xls": ("spreadsheet", written("labels.xls")),
@@ -528,6 +538,53 @@ def test_several_annotators_of_a_task_vote(tmp_path: Path) -> None:
     assert file.receipt.agreement["sea"] < 1
 
 
+def test_the_label_files_of_an_export_s_splits(tmp_path: Path) -> None:
+    """Roboflow's CSV and COCO, and COCO's own folder; one name may stand in two splits."""
+    for part, value in (("train", 1), ("valid", 0)):
+        text(tmp_path / "csv" / part / "_classes.csv", f"filename, sea\na.jpg, {value}\n")
+        text(tmp_path / "rf" / part / "_annotations.coco.json", json.dumps(COCO))
+        text(tmp_path / "coco" / "annotations" / f"instances_{part}2017.json", json.dumps(COCO))
+        text(tmp_path / "coco" / "annotations" / f"captions_{part}2017.json", "{}")
+    file = read_labels(tmp_path / "csv")
+    assert file.table.filenames == ("train/a.jpg", "valid/a.jpg")
+    assert file.table.values.tolist() == [[1], [0]]
+    assert file.extra_columns["split"] == ("train", "valid")
+    file = read_labels(tmp_path / "rf", ReadOptions(absent="false"))
+    assert file.table.filenames[3:] == tuple(f"valid/{image}" for image in IMAGES)
+    file = read_labels(tmp_path / "coco", ReadOptions(absent="false"))
+    assert (file.merged, cells(file)) == (3, TRUTH)
+
+
+def test_a_label_that_one_of_several_lists_lacks(tmp_path: Path) -> None:
+    """It is what `absent` says, but of images that nobody looked at."""
+    one = text(tmp_path / "one.csv", "filename,tags\na.jpg,sea\nb.jpg,\n")
+    two = text(tmp_path / "two.csv", "filename,tags\nc.jpg,sky\n")
+    file = read_labels(f"{one},{two}", ReadOptions(absent="false"))
+    assert cells(file) == {
+        "a": {"sea": 1, "sky": 0},
+        "b": {"sea": MISSING, "sky": MISSING},
+        "c": {"sea": 0, "sky": 1},
+    }
+    assert sum(file.receipt.texts.values()) == 6
+    file = read_labels(f"{one},{two}", ReadOptions(absent="missing"))
+    assert cells(file)["c"] == {"sea": MISSING, "sky": 1}
+
+
+def test_of_several_label_files_in_a_folder_one_is_named(tmp_path: Path) -> None:
+    one = text(tmp_path / "one.csv", "filename,sea\na.jpg,1\n")
+    text(tmp_path / "two.csv", "filename,sea\na.jpg,0\n")
+    with pytest.raises(LabelsError, match="2 files that may be label files") as caught:
+        read_labels(tmp_path)
+    (flag,) = flags_of(str(caught.value))
+    assert flag == f"--config.data.labels={one}"
+    class_folders(tmp_path / "classes")
+    text(tmp_path / "classes" / "metadata.csv", "file_name,fog\nsea/a.jpg,1\n")
+    with pytest.raises(LabelsError, match="may be class_folders or export_root"):
+        read_labels(tmp_path / "classes")
+    named = read_labels(tmp_path / "classes", ReadOptions(format="export_root"))
+    assert named.table.names == ("fog",)
+
+
 def test_splits_of_an_export_come_along(tmp_path: Path) -> None:
     for part, image in (("train", "a"), ("valid", "b")):
         text(tmp_path / part / "labels" / f"{image}.txt", "0 0.5 0.5 0.1 0.1\n")
@@ -570,6 +627,16 @@ def test_no_archive_writes_outside(tmp_path: Path, name: str) -> None:
     with pytest.raises(LabelsError, match="leads out of the archive"):
         read_labels(inside / "l.zip")
     assert not list(tmp_path.rglob("out.csv"))
+
+
+def test_an_archive_in_an_archive_is_left_to_people(tmp_path: Path) -> None:
+    """One that holds itself would never end."""
+    inner = gz(tmp_path)
+    with gzip.open(tmp_path / "outer.gz", "wb") as file:
+        file.write(inner.read_bytes())
+    with pytest.raises(LabelsError, match="holds another archive; unpack it"):
+        read_labels(tmp_path / "outer.gz")
+    assert cells(read_labels(inner, ReadOptions(format="archive"))) == TRUTH
 
 
 def test_archives_have_a_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -631,10 +698,12 @@ def commands_of_the_readme() -> dict[str, list[str]]:
 
 
 def test_the_readme_lists_every_format() -> None:
-    assert sorted(commands_of_the_readme()) == sorted([find.TEXT, find.ARCHIVE, *find.FORMATS])
+    assert sorted(commands_of_the_readme()) == sorted(
+        [find.TEXT, find.ARCHIVE, find.EXPORT, *find.FORMATS]
+    )
 
 
-@pytest.mark.parametrize("name", [find.TEXT, find.ARCHIVE, *find.FORMATS])
+@pytest.mark.parametrize("name", [find.TEXT, find.ARCHIVE, find.EXPORT, *find.FORMATS])
 def test_the_readme_s_commands_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

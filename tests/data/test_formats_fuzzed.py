@@ -46,7 +46,7 @@ def edited_inside(content: bytes, place: float, changes: Edits) -> bytes:
 
 
 def test_every_format_has_a_file_to_damage() -> None:
-    assert {name for name, _ in GOLDEN.values()} == {find.ARCHIVE, *find.FORMATS}
+    assert {name for name, _ in GOLDEN.values()} == {find.ARCHIVE, find.EXPORT, *find.FORMATS}
 
 
 @pytest.mark.parametrize("case", GOLDEN)
@@ -92,7 +92,7 @@ def test_a_damaged_file_is_a_counted_table_or_our_error(
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     content=st.lists(st.sampled_from(PIECES) | st.binary(max_size=5), max_size=40),
-    named=st.sampled_from(["auto", find.TEXT, find.ARCHIVE, *find.FORMATS]),
+    named=st.sampled_from(["auto", find.TEXT, find.ARCHIVE, find.EXPORT, *find.FORMATS]),
     suffix=st.sampled_from(["csv", "txt", "json", "xml", "jsonl", "yaml", "xlsx", "mat", "zip"]),
 )
 def test_any_bytes_are_a_table_or_our_error_in_any_format(

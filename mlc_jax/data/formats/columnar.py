@@ -39,6 +39,7 @@ def read(path: Path, options: ReadOptions) -> Sheet:
                 table = reader.read_all()
         else:
             table = feather.read_table(path)
+        table.validate(full=True)  # offsets that lead elsewhere would be followed
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise LabelsError(f"{path} is a columnar file that cannot be read ({error})") from None
 
