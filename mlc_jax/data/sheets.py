@@ -162,7 +162,10 @@ def _read_wide(
     notes = rows.notes
     count = len(names) if options.ours else _without_totals(names, coded, list(codes), meanings)
     if count < len(names):
-        notes.append(f"{len(names) - count} rows of totals or notes at the end are passed over")
+        last = ", ".join(map(shown, names[count:]))
+        notes.append(
+            f"{len(names) - count} rows of totals or notes at the end, passed over: {last}"
+        )
         del names[count:], kept[count:]
         coded, rows_of = coded[:count], rows_of[:count]
     values, texts = _values(where, sheet.by_spaces, layout, coded, list(codes), rows_of, meanings)
@@ -189,13 +192,21 @@ class _Rows:
         self._sheet, self._layout, self._start = sheet, layout, start
         self._meanings = meanings
         self.quarantine: list[Quarantined] = []
-        self._empty = self._comments = self._units = 0
+        self._empty = self._comments = 0
+        self._units: list[int] = []
 
     @property
     def notes(self) -> list[str]:
         """What was passed over, so far."""
-        said = {"empty": self._empty, "comment": self._comments, "unit": self._units}
-        return [f"{count} {kind} rows are passed over" for kind, count in said.items() if count]
+        said = {"empty": self._empty, "comment": self._comments}
+        notes = [f"{count} {kind} rows are passed over" for kind, count in said.items() if count]
+        if self._units:
+            first = ", ".join(map(str, self._units[:5])) + (" …" if len(self._units) > 5 else "")
+            notes.append(
+                f"{len(self._units)} rows without a file name and labels (units, or a remark) are "
+                f"passed over: {first}"
+            )
+        return notes
 
     def __iter__(self) -> Iterator[Row]:
         width, file = self._layout.width, self._layout.file
@@ -230,7 +241,7 @@ class _Rows:
         elif not any(
             self._meanings.is_label(fields[n]) for n in layout.labels if fields[n].strip()
         ):
-            self._units += 1  # a second line of the header: units, or what to write
+            self._units.append(row)  # a second line of the header: units, or what to write
         else:
             self.quarantine.append(Quarantined(fields[layout.file], row, "empty_filename"))
         return None

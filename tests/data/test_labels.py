@@ -83,9 +83,8 @@ def test_every_form_of_file_gives_the_same_table(tmp_path, separator, header, en
 def test_cell_is_a_value_or_an_error_that_names_it(tmp_path, text, value):
     path = write(tmp_path, f"filename,sea,sky\na.jpg,0,1\nb.jpg,1,{text}\n")
     if value is None:
-        with pytest.raises(
-            LabelsError, match=r"row 3, column 3 \('sky'\).*missing_values"
-        ) as caught:
+        key = "true_values" if text in ("yes", "TRUE") else "missing_values"
+        with pytest.raises(LabelsError, match=rf"row 3, column 3 \('sky'\).*{key}") as caught:
             read_labels(path)
         assert repr(text) in str(caught.value)
         assert "\n" not in str(caught.value)
