@@ -161,6 +161,11 @@ class Meanings:
         others = [text for text in strange if text not in unknown]
         if "-1" in words.values():
             text = next(text for text, word in words.items() if word == "-1")
+            if not any(self.get(other) == 0 for other in counts):
+                return (
+                    f"where {text} means not known: {flag('missing_values', *unknown)}; where it "
+                    f"means no: {flag('false_values', text)}"
+                )
             return (
                 f"where {text} means not known: {flag('missing_values', *unknown)}; "
                 "where it means no, and 0 not known: --config.data.uncertain=false "

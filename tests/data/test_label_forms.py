@@ -207,6 +207,17 @@ def test_annotators(tmp_path: Path, rule: str, expected: list[int]) -> None:
     assert file.extra_columns == {"rad_id": ("R1",)}
 
 
+def test_names_of_columns_without_a_header(tmp_path: Path) -> None:
+    text = "a.jpg,1,0\nb.jpg,0,1\n"
+    (tmp_path / "names.txt").write_text("sea\nsky\n")
+    for names in (("sea", "sky"), (str(tmp_path / "names.txt"),)):
+        file = read(tmp_path, text, names=names)
+        assert file.table.names == ("sea", "sky")
+        assert "no header: labels are named sea, sky" in file.notes
+    with pytest.raises(ConfigError, match=r"holds 3 names, and .* 2 columns of labels"):
+        read(tmp_path, text, names=("sea", "sky", "fog"))
+
+
 def test_krippendorffs_alpha_of_his_own_example() -> None:
     """Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011, section A: 0.095."""
     meg = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0]

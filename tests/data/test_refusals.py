@@ -55,6 +55,16 @@ TEXTS: dict[str, tuple[str, list[str], list[Way]]] = {
             (["uncertain=false", "missing_values=0"], [[1, 0], [M, 1], [0, M]]),
         ],
     ),
+    "-1 without a 0": (
+        "filename,sea,sky\na.jpg,1,-1\nb.jpg,-1,+1\n",
+        [],
+        [(["missing_values=-1"], [[1, M], [M, 1]]), (["false_values=-1"], ONE_TWO)],
+    ),
+    "lists of the classes 0 and 1": (
+        "filename,what\na.jpg,0 1\nb.jpg,1\nc.jpg,0\n",
+        ["absent=false"],
+        [(["tags_column=what"], [[1, 1], [0, 1], [1, 0]])],
+    ),
     "-1 as 0": (
         "filename,sea,sky\na.jpg,1,-1\nb.jpg,0,1\n",
         ["false_values=-1"],

@@ -13,6 +13,7 @@ import numpy as np
 from mlc_jax.data.formats import matlab
 from mlc_jax.data.formats.record import Row, Sheet
 from mlc_jax.data.formats.spreadsheet import text_of
+from mlc_jax.data.layout import names_of
 from mlc_jax.errors import LabelsError
 from mlc_jax.label_settings import ReadOptions
 
@@ -65,7 +66,7 @@ def read(path: Path, options: ReadOptions) -> Sheet:
     width = parts[0][2].shape[1]
     used = [own for _, own, _ in parts]
     labels = [own for own in names.values() if len(own) == width and own not in used]
-    header = labels[0] if labels else list(options.names)
+    header = labels[0] if labels else list(names_of(options))
     if len(header) != width:
         header = [f"label_{number}" for number in range(1, width + 1)]
 
