@@ -14,7 +14,7 @@ import numpy as np
 from mlc_jax.data.annotators import Votes, merge_rows
 from mlc_jax.data.delimited import csv_line, shown
 from mlc_jax.data.formats.find import read_files
-from mlc_jax.data.matching import Matched, match_names
+from mlc_jax.data.matching import ENOUGH, Matched, match_names
 from mlc_jax.data.raw_table import Quarantined, RawTable
 from mlc_jax.data.receipt import Receipt, make_receipt
 from mlc_jax.data.table import MISSING, LabelTable
@@ -97,7 +97,7 @@ def read_labels(
     if images is not None:
         listed = list(listed)
         matched = match_names(raw.filenames, images, listed, options)
-        if matched.hint and not options.file_column:
+        if matched.found < ENOUGH * matched.total and not options.file_column:
             matched = replace(matched, hint=_other_column(raw, matched, images, listed, options))
     votes = merge_rows(matched.filenames, raw.values, options.annotators)
     alpha = votes.alpha
@@ -142,7 +142,7 @@ def _other_column(
             other = match_names(texts, images, listed, options)
         except LabelsError:
             continue
-        if not other.hint and other.total > 1:
+        if other.found >= ENOUGH * other.total > 1:
             return (
                 f"{other.found} of {other.total} names in column {shown(column)} are: "
                 f"{flag('file_column', column)}"

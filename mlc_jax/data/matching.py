@@ -15,7 +15,7 @@ from mlc_jax.label_settings import ReadOptions, flag
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-")
 ENOUGH = 0.99  # of the names have to be found for a way to be taken by itself
-_MOST_TRIED = 50
+_MOST_TRIED, _SHOWN = 50, 3
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Matched:
       found: how many different names lie in the folder.
       total: how many different names there are.
       way: how they were found, for people; empty where they are the files' names.
-      hint: where fewer than 99 % were found, what of the names is not there, and keys under which
-        they are found, if there are such.
+      hint: which names are not there; where fewer than 99 % are, keys under which they are found,
+        if there are such.
     """
 
     filenames: list[str]
@@ -62,7 +62,8 @@ def match_names(
     distinct = list(dict.fromkeys(names))
     exact = sum(name in there or _is_file(folder, name) for name in distinct)
     if not options.match and exact >= ENOUGH * len(distinct):
-        return Matched(names, exact, len(distinct), "")
+        hint = _hint(distinct, there, folder, options) if exact < len(distinct) else ""
+        return Matched(names, exact, len(distinct), "", hint)
     ways: dict[str, tuple[str, Callable[[], dict[str, str | None]]]] = {
         "path": (
             "without the folders before the image folder",
@@ -80,21 +81,32 @@ def match_names(
             way = (
                 f"{count} of {len(distinct)} file names are found {said} (config.data.match={key})"
             )
-            return Matched([found[name] or name for name in names], count, len(distinct), way)
+            lost = (name for name, file in found.items() if file is None)
+            hint = _absent(lost, len(distinct), there)
+            return Matched([found[name] or name for name in names], count, len(distinct), way, hint)
     return Matched(names, exact, len(distinct), "", _hint(distinct, there, folder, options))
+
+
+def _absent(names: Iterable[str], total: int, there: set[str]) -> str:
+    """Which names are not there, beside one that is; nothing where all are."""
+    absent = list(names)
+    if not absent:
+        return ""
+    more = " …" if len(absent) > _SHOWN else ""
+    return (
+        f"{len(absent)} of {total} names are not in the image folder, as "
+        f"{', '.join(map(shown, absent[:_SHOWN]))}{more}; it holds {shown(min(there))}"
+    )
 
 
 def _hint(distinct: list[str], there: set[str], folder: Path, options: ReadOptions) -> str:
     """What is not there, beside what is, and texts around the names that make them files."""
-    absent = [name for name in distinct if name not in there and not _is_file(folder, name)]
-    if not absent:
-        return ""
     if not there:
-        return f"there is no image in {folder}"
-    said = (
-        f"{len(absent)} of {len(distinct)} names are not in the image folder, as "
-        f"{shown(absent[0])}; it holds {shown(min(there))}"
-    )
+        return f"there is no image in {folder}" if distinct else ""
+    absent = [name for name in distinct if name not in there and not _is_file(folder, name)]
+    said = _absent(absent, len(distinct), there)
+    if not absent or len(absent) <= (1 - ENOUGH) * len(distinct):
+        return said
     name = absent[0].strip()
     around = dict.fromkeys(
         (before, after)

@@ -218,6 +218,17 @@ def test_what_surrounds_the_names_is_proposed(tmp_path: Path) -> None:
     assert read(tmp_path / "l.csv", *flags).receipt.matched == (2, 2)
 
 
+def test_single_names_that_are_not_there_are_named(tmp_path: Path) -> None:
+    names = [f"{number:03}.jpg" for number in range(200)]
+    images(tmp_path, *names[:-1])
+    for given in (names, [f"x/{name}" for name in names]):
+        rows = "".join(f"{name},{place % 2}\n" for place, name in enumerate(given))
+        (tmp_path / "l.csv").write_text(f"id,sea\n{rows}")
+        file = read(tmp_path / "l.csv")
+        assert file.receipt.matched == (199, 200)
+        assert file.hint.startswith(f"1 of 200 names are not in the image folder, as '{given[-1]}'")
+
+
 def test_another_column_of_names_is_proposed(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("image id,patient id,sea\n0x1,p 1,1\n0x2,p 2,0\n")
     images(tmp_path, "p 1.jpg", "p 2.jpg")
