@@ -1,11 +1,8 @@
 """Which format a label file has, and its table."""
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from mlc_jax.data.annotations import table_of
 from mlc_jax.data.formats import (
@@ -38,10 +35,10 @@ from mlc_jax.data.formats import (
     yolo,
 )
 from mlc_jax.data.formats.record import Sheet
+from mlc_jax.data.joined import join_tables
 from mlc_jax.data.meanings import Meanings
 from mlc_jax.data.raw_table import RawTable
 from mlc_jax.data.sheets import read_sheet
-from mlc_jax.data.table import MISSING
 from mlc_jax.errors import ConfigError, LabelsError
 from mlc_jax.label_settings import ReadOptions
 
@@ -84,7 +81,7 @@ def read_files(path: str, options: ReadOptions) -> RawTable:
     """
     paths = [path] if Path(path).exists() or "," not in path else path.split(",")
     tables = [_read_one(Path(own.strip()).expanduser(), options) for own in paths]
-    return tables[0] if len(tables) == 1 else _together(tables, paths)
+    return tables[0] if len(tables) == 1 else join_tables(tables, paths)
 
 
 def _read_one(path: Path, options: ReadOptions) -> RawTable:
@@ -135,7 +132,7 @@ def _read_export(root: Path, options: ReadOptions) -> RawTable:
         if part.split:
             table.extra.setdefault("split", [part.split] * len(table.filenames))
     if len(tables) > 1:
-        return _together(tables, names)
+        return join_tables(tables, names)
     tables[0].notes.insert(0, f"{names[0]} in the folder")
     return tables[0]
 
@@ -175,42 +172,3 @@ def _format_of(path: Path, options: ReadOptions) -> str:
     if archive.detect(path, first_bytes):
         return ARCHIVE
     return EXPORT if path.is_dir() else TEXT
-
-
-def _unnamed(table: RawTable) -> np.ndarray:
-    """What a label that a table does not have is in its rows, int8 [N]."""
-    if table.unnamed is None:
-        return np.full(len(table.filenames), MISSING, np.int8)
-    return table.unnamed
-
-
-def _together(tables: list[RawTable], paths: list[str]) -> RawTable:
-    """Tables one below the other; a label that one of them lacks is what `unnamed` says there."""
-    names = tuple(dict.fromkeys(name for table in tables for name in table.names))
-    values = []
-    for table in tables:
-        own = np.repeat(_unnamed(table)[:, None], len(names), axis=1)
-        own[:, [names.index(name) for name in table.names]] = table.values
-        values.append(own)
-    whole = RawTable(
-        [name for table in tables for name in table.filenames],
-        names,
-        np.concatenate(values),
-        np.concatenate([table.rows for table in tables]),
-        notes=[f"{len(paths)} files, one below the other"],
-    )
-    for path, table in zip(paths, tables, strict=True):
-        whole.notes += [f"{path}: {', '.join(table.notes)}"] if table.notes else []
-        whole.quarantine += table.quarantine
-        whole.texts.update(table.texts)
-        for value, rows in Counter(_unnamed(table).tolist()).items():
-            if lacking := rows * (len(names) - len(table.names)):
-                whole.texts["(not named)", value] += lacking
-        whole.columns |= table.columns
-    for column in dict.fromkeys(name for table in tables for name in table.extra):
-        whole.extra[column] = [
-            text
-            for table in tables
-            for text in table.extra.get(column, [""] * len(table.filenames))
-        ]
-    return whole
