@@ -332,6 +332,14 @@ def document(path: Path) -> None:
         archive.writestr("word/document.xml", "<document/>")
 
 
+def document_of_a_later_zip(path: Path) -> None:
+    """Its directory asks for a version of unpackers that there is not."""
+    document(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 255
+    path.write_bytes(content)
+
+
 FOREIGN: dict[str, tuple[Callable[[Path], object] | bytes, str]] = {
     "a.jpg": (lambda path: Image.new("RGB", (9, 9)).save(path), "is an image; config.data.labels"),
     "a.png": (lambda path: Image.new("RGB", (9, 9)).save(path), "is an image"),
@@ -353,6 +361,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], object] | bytes, str]] = {
     "l.doc": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "or one with a password"),
     "l.docx": (document, "is a document of Word"),
     "l.zip": (b"PK\x03\x04" + bytes(60), "is damaged or cut off"),
+    "l.new.zip": (document_of_a_later_zip, "is damaged or cut off"),
     "l.xml": (b"<?xml version='1.0'?><root/>", "is XML of none of the formats"),
     "l.json": (b'{"a": {"b": {"c": 1}}}', "is JSON of no form that is known"),
     "l.yaml": (b"a: 1\n", "is a YAML file"),

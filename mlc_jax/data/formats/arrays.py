@@ -30,7 +30,7 @@ def detect(path: Path, first_bytes: bytes) -> bool:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             return bool(names) and all(name.endswith(".npy") for name in names)
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         return False
 
 

@@ -74,7 +74,7 @@ def _office(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             folders = {name.partition("/")[0] for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         return _DAMAGED
     is_document = "[Content_Types].xml" in folders and {"word", "ppt"} & folders
     return "a document of Word or PowerPoint; save its table as .xlsx or CSV" if is_document else ""

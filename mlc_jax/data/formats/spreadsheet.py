@@ -28,7 +28,7 @@ def detect(path: Path, first_bytes: bytes) -> bool:
                 or "xl/workbook.bin" in names
                 or ("mimetype" in names and "content.xml" in names)
             )
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         return False
 
 
@@ -53,7 +53,13 @@ def read(path: Path, options: ReadOptions) -> Sheet:
         raise
     except BaseException as error:
         # A panic of the reader, which is in Rust, is no Exception, and its class in no module.
-        known = python_calamine.CalamineError, zipfile.BadZipFile, OSError, ValueError
+        known = (
+            python_calamine.CalamineError,
+            zipfile.BadZipFile,
+            NotImplementedError,
+            OSError,
+            ValueError,
+        )
         if not isinstance(error, known) and type(error).__name__ != "PanicException":
             raise
         raise LabelsError(
