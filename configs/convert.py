@@ -18,5 +18,6 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.stage = "convert"
     config.data = label_config()
+    config.data.follow_links = False  # true: links in the folder may lead out of it
     config.to = ()  # further forms: coco, label_studio, fiftyone, hugging_face
     return config

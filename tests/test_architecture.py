@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "report": GROUND
     | {
         "assess",
+        "data.annotators",
         "data.labels",
         "data.cells",
         "data.table",

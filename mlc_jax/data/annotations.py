@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlc_jax.data.annotators import krippendorff_alpha
 from mlc_jax.data.delimited import shown
 from mlc_jax.data.formats.record import UNSEEN, Extra, Record
 from mlc_jax.data.meanings import READ_AS, Meanings
@@ -91,6 +92,7 @@ def table_of(
         labels = places_of
     names = tuple(labels)
     values, named = _dense(shape, statements, options)
+    repeats, alpha = _repeats(shape, [statements[number] for _, number in raw], values)
     annotated = np.array(seen, np.bool_)
     absent = ~named & annotated[:, None]
     if absent.any():
@@ -109,13 +111,15 @@ def table_of(
         names,
         values,
         np.array(first_row, np.int64),
-        notes=_notes(places, unseen, options.absent),
+        notes=repeats + _notes(places, unseen, options.absent),
         texts=texts,
         columns={},
         extra={
             column: [own.get(filename, "") for filename, _ in places]
             for column, own in extra.items()
         },
+        unnamed=np.where(annotated & (options.absent == "false"), 0, MISSING).astype(np.int8),
+        alpha=alpha,
     )
 
 
@@ -169,6 +173,35 @@ def _dense(
         merged = firsts
     flat[cells] = merged
     return values, named
+
+
+def _repeats(
+    shape: tuple[int, int], statements: list[_Statement], values: np.ndarray
+) -> tuple[list[str], np.ndarray | None]:
+    """Notes about cells that were stated several times, and the agreement of these statements."""
+    given = [s for s in statements if s.value != MISSING]
+    at = np.array([s.place * shape[1] + s.label for s in given], np.int64)
+    cells, inverse, counts = np.unique(at, return_inverse=True, return_counts=True)
+    several = counts > 1
+    if not several.any():
+        return [], None
+    ones = np.bincount(inverse, [s.value for s in given], cells.size)
+    zeros = counts - ones
+    label = cells % shape[1]
+    paired = np.stack(
+        [np.bincount(label, np.where(several, own, 0), shape[1]) for own in (zeros, ones)]
+    )
+    pairs = np.where(several, ones * zeros / np.maximum(counts - 1, 1), 0)
+    alpha = krippendorff_alpha(paired, np.bincount(label, pairs, shape[1]))
+    split = (ones > 0) & (zeros > 0)
+    lost = int((values.reshape(-1)[cells[split]] == MISSING).sum())
+    notes = [f"{int(several.sum())} cells are stated several times"]
+    if split.any():
+        notes.append(
+            f"{int(split.sum())} of them differ: {int(split.sum()) - lost} were decided by "
+            f"config.data.annotators, {lost} became missing"
+        )
+    return notes, alpha
 
 
 def _ask(

@@ -74,9 +74,27 @@ def merge_rows(filenames: list[str], values: np.ndarray, rule: str) -> Votes:
         decided += int((split & ~lost).sum())
         values[positions[0]] = merged
         keep[positions[1:]] = False
-    total = paired.sum(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        alpha = 1.0 - (total - 1.0) * unequal / (paired[0] * paired[1])
-    alpha[(paired == 0).any(axis=0)] = np.nan
     kept = np.flatnonzero(keep)
+    alpha = krippendorff_alpha(paired, unequal)
     return Votes(kept, values[kept] if groups else values, disputed, decided, alpha)
+
+
+def krippendorff_alpha(paired: np.ndarray, unequal: np.ndarray) -> np.ndarray:
+    """Krippendorff's alpha of values 0 and 1: 1 is agreement, 0 that of chance.
+
+    With n0 and n1 values of each kind that can be paired, n = n0 + n1, and o01 unequal pairs,
+    `alpha = 1 - (n - 1) o01 / (n0 n1)`.
+
+    Args:
+      paired: float64 [2, L], how many zeros and ones lie in units with at least two values.
+      unequal: float64 [L], the sum over units of m values of `zeros * ones / (m - 1)`.
+
+    Returns:
+      float64 [L]; NaN where a value never occurs.
+
+    References:
+      Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), section A.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        alpha = 1.0 - (paired.sum(axis=0) - 1.0) * unequal / (paired[0] * paired[1])
+    return np.where((paired == 0).any(axis=0), np.nan, alpha)

@@ -125,7 +125,7 @@ def open_collection(config: ConfigDict, cache: Path, journal: Journal) -> Collec
         for item in images.rejected
         if "did you mean" in item.message
     }
-    _check_budget(quarantine, hints, len(images), config.data.max_bad_fraction, journal)
+    _check_budget(quarantine, hints, file.hint, len(images), config.data.max_bad_fraction, journal)
     if images.several:
         journal.note(f"of several frames the first is taken: {_first(images.several)}")
     if unlisted := _unlisted(listed, set(table.filenames)):
@@ -249,6 +249,7 @@ def _noise(table: LabelTable, images: ImageSet) -> list[str]:
 def _check_budget(
     quarantine: tuple[Quarantined, ...],
     hints: dict[str, str],
+    way: str,
     usable: int,
     budget: float,
     journal: Journal,
@@ -268,11 +269,13 @@ def _check_budget(
                 f"{told}; links that lead out of the image folder are followed with "
                 "--config.data.follow_links=true"
             )
+        if "absent" in reasons and "--config.data." in way:
+            raise LabelsError(f"{told}; {way}")
         if not usable and reasons == {"absent"}:
             raise LabelsError(
-                f"{told}; none of these names is in the image folder: give the folder that holds "
-                "the images, or say how their names differ with --config.data.suffix=.jpg, "
-                "config.data.prefix or config.data.file_column"
+                f"{told}; none of these names is in the image folder"
+                f"{f' ({way})' if way else ''}: give the folder that holds the images in "
+                "config.data.images, or the column of their names in config.data.file_column"
             )
         raise LabelsError(
             f"{told}; config.data.max_bad_fraction={budget} allows fewer: mend them"

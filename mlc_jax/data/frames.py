@@ -63,7 +63,7 @@ def labels_text(frame: Any) -> str:
         except TypeError:
             raise LabelsError(
                 f"labels: {type(frame).__name__} is no frame; give a path, or a frame of pandas, "
-                "polars or Arrow"
+                "polars (a lazy one collected) or Arrow"
             ) from None
     if "filename" in frame.columns:
         frame = frame.set_index("filename")

@@ -6,7 +6,7 @@ name. What had to be guessed is said in the notes; what cannot be interpreted is
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from mlc_jax.data.annotators import Votes, merge_rows
 from mlc_jax.data.delimited import csv_line, shown
 from mlc_jax.data.formats.find import read_files
-from mlc_jax.data.matching import Matched, match_names
+from mlc_jax.data.matching import ENOUGH, Matched, match_names
 from mlc_jax.data.raw_table import Quarantined, RawTable
 from mlc_jax.data.receipt import Receipt, make_receipt
 from mlc_jax.data.table import MISSING, LabelTable
@@ -54,6 +54,7 @@ class LabelsFile:
       extra_columns: the columns that hold no labels (split, fold, annotator, patient, date …) by
         name: one text per row of `table`, that of the image's first row.
       receipt: what was read as what.
+      hint: where names are not in the image folder, which, and keys under which they are found.
     """
 
     table: LabelTable
@@ -63,6 +64,7 @@ class LabelsFile:
     conflicts: tuple[Conflict, ...]
     extra_columns: dict[str, tuple[str, ...]]
     receipt: Receipt
+    hint: str = ""
 
 
 def read_labels(
@@ -93,8 +95,14 @@ def read_labels(
     raw = read_files(os.fspath(path), options)
     matched = Matched(raw.filenames, 0, 0, "")
     if images is not None:
+        listed = list(listed)
         matched = match_names(raw.filenames, images, listed, options)
+        if matched.found < ENOUGH * matched.total and not options.file_column:
+            matched = replace(matched, hint=_other_column(raw, matched, images, listed, options))
     votes = merge_rows(matched.filenames, raw.values, options.annotators)
+    alpha = votes.alpha
+    if raw.alpha is not None:
+        alpha = np.where(np.isnan(alpha), raw.alpha, alpha)
     merged = len(raw.filenames) - votes.keep.size
     # Numbers of rows as Python's own would weigh as much as all the rest.
     kept = votes.keep.tolist() if merged else range(votes.keep.size)
@@ -120,8 +128,26 @@ def read_labels(
             column: tuple(texts[position] for position in kept)
             for column, texts in raw.extra.items()
         },
-        make_receipt(raw, table, matched, notes, votes.alpha),
+        make_receipt(raw, table, matched, notes, alpha),
+        matched.hint,
     )
+
+
+def _other_column(
+    raw: RawTable, matched: Matched, images: Path, listed: list[str], options: ReadOptions
+) -> str:
+    """The hint of names that were not found; a column with names that are comes first."""
+    for column, texts in raw.extra.items():
+        try:
+            other = match_names(texts, images, listed, options)
+        except LabelsError:
+            continue
+        if other.found >= ENOUGH * other.total > 1:
+            return (
+                f"{other.found} of {other.total} names in column {shown(column)} are: "
+                f"{flag('file_column', column)}"
+            )
+    return matched.hint
 
 
 def refuse_without_zeros(file: LabelsFile, options: ReadOptions, where: str) -> None:

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mlc_jax.data.delimited import csv_line, shown
 from mlc_jax.data.meanings import Meanings
@@ -100,6 +101,14 @@ class Layout:
     def width(self) -> int:
         """The number of fields of a row."""
         return len(self.names)
+
+
+def names_of(options: ReadOptions) -> tuple[str, ...]:
+    """The names of labels that the options give, read from a file if they name one."""
+    if len(options.names) == 1 and Path(options.names[0]).is_file():
+        lines = Path(options.names[0]).read_text(encoding="utf-8-sig").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
+    return options.names
 
 
 def common_width(records: Sequence[Sequence[str]]) -> int:
@@ -231,8 +240,8 @@ def _number(key: str, name: str, names: tuple[str, ...], where: str) -> int:
 
 def _made_up(width: int, file: int, options: ReadOptions) -> tuple[str, ...]:
     names = [f"label_{n}" for n in range(1, width)]
-    if len(options.names) == width - 1:
-        names = list(options.names)
+    if len(given := names_of(options)) == width - 1:
+        names = list(given)
     return (*names[:file], "filename", *names[file:])
 
 
@@ -278,6 +287,8 @@ def _assign(
             layout.annotator = number
         elif plain in NO_LABELS:
             layout.left_out[number] = "its name says that it is no label"
+        elif plain in FILE_HEADERS and _are_names(column, meanings):
+            layout.left_out[number] = "it holds names as another column does"
         elif plain == "confidence" and any(_normal(other) in LONG_LABELS for other in names):
             labels.append(number)
         elif plain in HARDLY_LABELS:
@@ -308,6 +319,11 @@ def _assign(
         return
     _find_form(where, layout, columns, labels, others, options)
     _check_names(where, layout)
+
+
+def _are_names(column: list[str], meanings: Meanings) -> bool:
+    """Whether a column holds texts that name single rows, and no labels."""
+    return len(set(column)) > 0.9 * len(column) and not any(map(meanings.is_label, column))
 
 
 def _is_hard(column: list[str], meanings: Meanings) -> bool:

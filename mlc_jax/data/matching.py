@@ -1,5 +1,6 @@
 """The names in a label file and the images in a folder: which is which, and how that was found."""
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -10,10 +11,11 @@ from urllib.parse import unquote, urlsplit
 from mlc_jax.data.delimited import shown
 from mlc_jax.data.layout import IMAGE_SUFFIXES
 from mlc_jax.errors import LabelsError
-from mlc_jax.label_settings import ReadOptions
+from mlc_jax.label_settings import ReadOptions, flag
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-")
 ENOUGH = 0.99  # of the names have to be found for a way to be taken by itself
+_MOST_TRIED, _SHOWN = 50, 3
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,15 @@ class Matched:
       found: how many different names lie in the folder.
       total: how many different names there are.
       way: how they were found, for people; empty where they are the files' names.
+      hint: which names are not there; where fewer than 99 % are, keys under which they are found,
+        if there are such.
     """
 
     filenames: list[str]
     found: int
     total: int
     way: str
+    hint: str = ""
 
 
 def match_names(
@@ -57,7 +62,8 @@ def match_names(
     distinct = list(dict.fromkeys(names))
     exact = sum(name in there or _is_file(folder, name) for name in distinct)
     if not options.match and exact >= ENOUGH * len(distinct):
-        return Matched(names, exact, len(distinct), "")
+        hint = _hint(distinct, there, folder, options) if exact < len(distinct) else ""
+        return Matched(names, exact, len(distinct), "", hint)
     ways: dict[str, tuple[str, Callable[[], dict[str, str | None]]]] = {
         "path": (
             "without the folders before the image folder",
@@ -75,8 +81,46 @@ def match_names(
             way = (
                 f"{count} of {len(distinct)} file names are found {said} (config.data.match={key})"
             )
-            return Matched([found[name] or name for name in names], count, len(distinct), way)
-    return Matched(names, exact, len(distinct), "")
+            lost = (name for name, file in found.items() if file is None)
+            hint = _absent(lost, len(distinct), there)
+            return Matched([found[name] or name for name in names], count, len(distinct), way, hint)
+    return Matched(names, exact, len(distinct), "", _hint(distinct, there, folder, options))
+
+
+def _absent(names: Iterable[str], total: int, there: set[str]) -> str:
+    """Which names are not there, beside one that is; nothing where all are."""
+    absent = list(names)
+    if not absent:
+        return ""
+    more = " …" if len(absent) > _SHOWN else ""
+    return (
+        f"{len(absent)} of {total} names are not in the image folder, as "
+        f"{', '.join(map(shown, absent[:_SHOWN]))}{more}; it holds {shown(min(there))}"
+    )
+
+
+def _hint(distinct: list[str], there: set[str], folder: Path, options: ReadOptions) -> str:
+    """What is not there, beside what is, and texts around the names that make them files."""
+    if not there:
+        return f"there is no image in {folder}" if distinct else ""
+    absent = [name for name in distinct if name not in there and not _is_file(folder, name)]
+    said = _absent(absent, len(distinct), there)
+    if not absent or len(absent) <= (1 - ENOUGH) * len(distinct):
+        return said
+    name = absent[0].strip()
+    around = dict.fromkeys(
+        (before, after)
+        for file in sorted(there)
+        if name and name in file
+        for before, _, after in (file.partition(name),)
+    )
+    for before, after in list(around)[:_MOST_TRIED]:
+        found = sum(f"{before}{own.strip()}{after}" in there for own in distinct)
+        if found >= ENOUGH * len(distinct):
+            given = {"prefix": before + options.prefix, "suffix": options.suffix + after}
+            flags = " ".join(flag(key, text) for key, text in given.items() if text)
+            return f"{said}; {found} of {len(distinct)} are found with {flags}"
+    return said
 
 
 def _is_file(folder: Path, name: str) -> bool:
@@ -118,17 +162,45 @@ def _by_path(names: list[str], there: set[str], folder: Path) -> dict[str, str |
 
 
 def _by(names: list[str], files: list[str], key: Callable[[str], str]) -> dict[str, str | None]:
-    """Names that share a key with one file."""
+    """Names that share a key with one file; of several, with the one in the same folders.
+
+    Raises:
+      LabelsError: two files fit a name.
+    """
     by_key: dict[str, list[str]] = {}
     for file in files:
         by_key.setdefault(key(file), []).append(file)
     found: dict[str, str | None] = {}
     for name in names:
-        own = by_key.get(key(name), [])
+        own = _nearest(name, by_key.get(key(name), []))
         if len(own) > 1:
             raise LabelsError(
                 f"{shown(name)} fits {shown(own[0])} and {shown(own[1])} in the image folder; "
-                "write the paths of the images into the label file"
+                f"{_distinction(name, own)}"
             )
         found[name] = own[0] if own else None
     return found
+
+
+def _nearest(name: str, files: list[str]) -> list[str]:
+    """Of files that fit a name, those that share most of the folders before it."""
+    if len(files) < 2:
+        return files
+    own = [part.casefold() for part in reversed(_parts(name)[:-1])]
+
+    def shared(file: str) -> int:
+        folders = reversed(file.casefold().split("/")[:-1])
+        pairs = zip(own, folders, strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    most = max(map(shared, files))
+    return [file for file in files if shared(file) == most]
+
+
+def _distinction(name: str, files: list[str]) -> str:
+    """What decides between files that fit a name."""
+    last = _parts(name)[-1]
+    ends = [file.rpartition("/")[2].removeprefix(last) for file in files[:2]]
+    if all(end.startswith(".") for end in ends) and ends[0] != ends[1]:
+        return f"{flag('suffix', ends[0])} or {flag('suffix', ends[1])} says which"
+    return "write the paths of the images into the label file"

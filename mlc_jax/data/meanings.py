@@ -34,8 +34,23 @@ _DOUBT = frozenset(("-1", "uncertain", "unsure", "unclear", "maybe", "not_sure")
 _PAIRS = ({"yes": 1, "no": 0}, {"true": 1, "false": 0})
 # Proposed, never assumed.
 _LIKELY = {
-    "true_values": ("present", "positive", "pos", "y", "t", "on", "ja", "oui", "si", "x", "✓", "+"),
-    "false_values": ("absent", "negative", "neg", "n", "f", "off", "nein", "non"),
+    "true_values": (
+        "true",
+        "yes",
+        "present",
+        "positive",
+        "pos",
+        "y",
+        "t",
+        "on",
+        "ja",
+        "oui",
+        "si",
+        "x",
+        "✓",
+        "+",
+    ),
+    "false_values": ("false", "no", "absent", "negative", "neg", "n", "f", "off", "nein", "non"),
 }
 _WORTH = {"true": 1, "false": 0, "missing": MISSING}
 _INTEGER = re.compile(r"([+-]?\d{1,9})(?:\.0*|,0{1,2})?", re.ASCII)
@@ -48,6 +63,20 @@ def canonical(text: str) -> str:
     word = text.strip().casefold().replace("−", "-")
     found = _INTEGER.fullmatch(word)
     return str(int(found[1])) if found else word
+
+
+def _apart(word: str, lists: Mapping[str, tuple[tuple[str, ...], int]]) -> str:
+    """Lists that share a word as flags without that: it stays in one, or none if it is known."""
+    keys = [key for key, (texts, _) in lists.items() if word in map(canonical, map(str, texts))]
+    known = {"0", "1"} | MISSING_WORDS
+    ways = []
+    for kept in ("",) if word in known else keys:
+        flags = []
+        for key, (texts, _) in lists.items():
+            own = [str(t) for t in texts if canonical(str(t)) != word or key == kept]
+            flags += [flag(key, *own)] if own else []
+        ways.append(" ".join(flags))
+    return " or ".join(filter(None, ways)) or "give neither"
 
 
 class Meanings:
@@ -76,8 +105,9 @@ class Meanings:
                 if self.claimed.setdefault(word, key) != key:
                     raise ConfigError(
                         f"config.data.{key} holds {text!r}, and so does config.data."
-                        f"{self.claimed[word]}; leave it out of one of them (numbers such as 1,0 "
-                        "and 0.00 are known without either)"
+                        f"{self.claimed[word]}, and its meaning is one of them: "
+                        f"{_apart(word, lists)} (0, 1, and numbers such as 1,0 and 0.00 are known "
+                        "without)"
                     )
                 self._values[word] = value
 
@@ -131,6 +161,11 @@ class Meanings:
         others = [text for text in strange if text not in unknown]
         if "-1" in words.values():
             text = next(text for text, word in words.items() if word == "-1")
+            if not any(self.get(other) == 0 for other in counts):
+                return (
+                    f"where {text} means not known: {flag('missing_values', *unknown)}; where it "
+                    f"means no: {flag('false_values', text)}"
+                )
             return (
                 f"where {text} means not known: {flag('missing_values', *unknown)}; "
                 "where it means no, and 0 not known: --config.data.uncertain=false "
@@ -148,8 +183,8 @@ class Meanings:
             high = sum(n for number, n in numbers.items() if number > 0.5)
             return (
                 f"numbers between 0 and 1 are soft labels: --config.data.soft=0.5,0.5 reads {low} "
-                f"cells below 0.5 as 0 and {high} above as 1; soft=0.3,0.7 leaves blank what lies "
-                "between"
+                f"cells below 0.5 as 0 and {high} above as 1; --config.data.soft=0.3,0.7 leaves "
+                "blank what lies between"
             )
         flags = []
         for key, likely in _LIKELY.items():

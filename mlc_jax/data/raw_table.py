@@ -28,6 +28,9 @@ class RawTable:
       quarantine: rows that were left out.
       texts: (text, what it was read as) to the number of cells.
       columns: what each column that is no label was used for or why it was left out.
+      unnamed: int8 [N], what a label that is not among `names` is in a row; None: missing.
+      alpha: float64 [L], agreement of several values of one cell where nobody is named who gave
+        them, which are merged already; None where no cell has several.
       extra: column to its N texts, for the columns that hold no labels.
     """
 
@@ -40,3 +43,5 @@ class RawTable:
     texts: Counter[tuple[str, int]] = field(default_factory=Counter)
     columns: dict[str, str] = field(default_factory=dict)
     extra: dict[str, list[str]] = field(default_factory=dict)
+    unnamed: np.ndarray | None = None
+    alpha: np.ndarray | None = None

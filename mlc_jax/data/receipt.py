@@ -25,6 +25,7 @@ class Receipt:
       texts: (text of a cell, what it was read as) to the number of cells, of all rows.
       columns: what each column that is no label was used for, or why it was left out.
       rows: how many rows were read.
+      left_out: how many more were left out, without a file name or of another width.
       images: how many images they are about.
       matched: how many different names lie in the image folder, and of how many; None without one.
       way: how names were found that are not the files' own.
@@ -36,6 +37,7 @@ class Receipt:
     texts: Counter[tuple[str, int]]
     columns: dict[str, str]
     rows: int
+    left_out: int
     images: int
     matched: tuple[int, int] | None
     way: str
@@ -55,6 +57,7 @@ class Receipt:
             ],
             "columns": self.columns,
             "rows": self.rows,
+            "left_out": self.left_out,
             "images": self.images,
             "matched": None if self.matched is None else list(self.matched),
             "match": self.way,
@@ -66,7 +69,8 @@ class Receipt:
 
     def lines(self) -> Iterator[str]:
         """What the terminal shows, line by line."""
-        yield f"{self.rows} rows about {self.images} images, {len(self.labels)} labels"
+        lost = f", {self.left_out} rows left out" if self.left_out else ""
+        yield f"{self.rows} rows about {self.images} images, {len(self.labels)} labels{lost}"
         if self.columns:
             yield "columns: " + ", ".join(
                 f"{shown(name)} {use}" for name, use in self.columns.items()
@@ -108,6 +112,7 @@ def make_receipt(
         raw.texts,
         raw.columns,
         len(raw.filenames),
+        len(raw.quarantine),
         len(table.filenames),
         (matched.found, matched.total) if matched.total else None,
         matched.way,

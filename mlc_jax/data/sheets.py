@@ -9,7 +9,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,12 @@ from mlc_jax.data.layout import (
     find_layout,
     is_image_name,
     is_total,
+    names_of,
 )
 from mlc_jax.data.meanings import Meanings
 from mlc_jax.data.raw_table import Quarantined, RawTable
 from mlc_jax.data.table import MISSING
-from mlc_jax.errors import LabelsError
+from mlc_jax.errors import ConfigError, LabelsError
 from mlc_jax.label_settings import ReadOptions, flag
 
 SAMPLE = 200  # rows looked at to find out what the columns hold
@@ -53,6 +53,12 @@ def read_sheet(sheet: Sheet, options: ReadOptions) -> RawTable:
     if not filled:
         raise LabelsError(f"{where} holds no usable row; expected a file name, then 0, 1 or NA")
     layout = find_layout(where, filled, options, meanings, sheet.by_spaces)
+    names = names_of(options)
+    if not layout.header and layout.labels and names and len(names) != len(layout.labels):
+        raise ConfigError(
+            f"config.data.names holds {len(names)} names, and {where} {len(layout.labels)} columns "
+            "of labels without a header; name each of them, in their order"
+        )
     notes = list(sheet.notes)
     if skipped:
         notes.append(f"{skipped} rows of comments or titles above the table are passed over")
@@ -65,7 +71,7 @@ def read_sheet(sheet: Sheet, options: ReadOptions) -> RawTable:
     if layout.header:
         table.notes.insert(len(notes), "with header")
     elif layout.labels:
-        named = ", ".join(options.names) or f"label_1 to label_{len(layout.labels)}"
+        named = ", ".join(names) or f"label_1 to label_{len(layout.labels)}"
         table.notes.insert(len(notes), f"no header: labels are named {named}")
     table.columns = _uses(layout)
     counts: Counter[str] = Counter()
@@ -162,7 +168,10 @@ def _read_wide(
     notes = rows.notes
     count = len(names) if options.ours else _without_totals(names, coded, list(codes), meanings)
     if count < len(names):
-        notes.append(f"{len(names) - count} rows of totals or notes at the end are passed over")
+        last = ", ".join(map(shown, names[count:]))
+        notes.append(
+            f"{len(names) - count} rows of totals or notes at the end, passed over: {last}"
+        )
         del names[count:], kept[count:]
         coded, rows_of = coded[:count], rows_of[:count]
     values, texts = _values(where, sheet.by_spaces, layout, coded, list(codes), rows_of, meanings)
@@ -189,13 +198,21 @@ class _Rows:
         self._sheet, self._layout, self._start = sheet, layout, start
         self._meanings = meanings
         self.quarantine: list[Quarantined] = []
-        self._empty = self._comments = self._units = 0
+        self._empty = self._comments = 0
+        self._units: list[int] = []
 
     @property
     def notes(self) -> list[str]:
         """What was passed over, so far."""
-        said = {"empty": self._empty, "comment": self._comments, "unit": self._units}
-        return [f"{count} {kind} rows are passed over" for kind, count in said.items() if count]
+        said = {"empty": self._empty, "comment": self._comments}
+        notes = [f"{count} {kind} rows are passed over" for kind, count in said.items() if count]
+        if self._units:
+            first = ", ".join(map(str, self._units[:5])) + (" …" if len(self._units) > 5 else "")
+            notes.append(
+                f"{len(self._units)} rows without a file name and labels (units, or a remark) are "
+                f"passed over: {first}"
+            )
+        return notes
 
     def __iter__(self) -> Iterator[Row]:
         width, file = self._layout.width, self._layout.file
@@ -230,7 +247,7 @@ class _Rows:
         elif not any(
             self._meanings.is_label(fields[n]) for n in layout.labels if fields[n].strip()
         ):
-            self._units += 1  # a second line of the header: units, or what to write
+            self._units.append(row)  # a second line of the header: units, or what to write
         else:
             self.quarantine.append(Quarantined(fields[layout.file], row, "empty_filename"))
         return None
@@ -313,9 +330,9 @@ def _values(
         remedy = meanings.remedy(together)
         if by_spaces:
             remedy += f"; {SPACE_REMEDY}"
-        if not set(together) & {"0", "1", "0.0", "1.0"} and len(layout.labels) == 1:
-            name = layout.names[column]
-            remedy += f"; if these are names of labels: --config.data.tags_column={name}"
+        is_list = re.search(r"[\s,;|]", text.strip()) is not None
+        if len(layout.labels) == 1 and (is_list or not set(together) & {"0", "1", "0.0", "1.0"}):
+            remedy += f"; if these are labels: {flag('tags_column', layout.names[column])}"
         raise LabelsError(
             f"{where}, row {rows[first]}, column {column + 1} ({shown(layout.names[column])}): "
             f"{shown(text)} is not a label ({together[text]} cells hold it); {remedy}"
@@ -405,14 +422,6 @@ def _named(tag: str, options: ReadOptions) -> str:
     """The name of a tag that may be a number into `config.data.names`."""
     names = names_of(options)
     return names[int(tag)] if tag.isdecimal() and int(tag) < len(names) else tag
-
-
-def names_of(options: ReadOptions) -> tuple[str, ...]:
-    """The names of labels that the options give, read from a file if they name one."""
-    if len(options.names) == 1 and Path(options.names[0]).is_file():
-        lines = Path(options.names[0]).read_text(encoding="utf-8-sig").splitlines()
-        return tuple(line.strip() for line in lines if line.strip())
-    return options.names
 
 
 def _tag_splitter(

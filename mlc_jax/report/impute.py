@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mlc_jax.report import numbers, plots
+from mlc_jax.report.agreement import agreement_cells, agreement_columns
 from mlc_jax.report.cell_scores import LabelScores, label_courses, read_cell_scores
 from mlc_jax.report.circumstances import how_it_ran, how_to_repeat, what_went_in
 from mlc_jax.report.learning import PATH_CAPTION, learning_curves, path_strengths
@@ -44,7 +45,7 @@ def impute_page(run: FinishedRun, plots_folder: Path) -> Page:
     """
     labels, warnings = run.summary["labels"], tuple(run.summary["warnings"])
     cells = read_cell_scores(run.workdir / "cells.csv", list(labels))
-    overview = _overview(labels, cells)
+    overview = _overview(run.summary, cells)
     metrics = metrics_table(labels, {"p_value": P_VALUE})
     return Page(
         title="Filled labels",
@@ -132,7 +133,8 @@ def _tiles(run: FinishedRun) -> tuple[Tile, ...]:
     return tuple(tiles)
 
 
-def _overview(labels: Mapping[str, Mapping[str, Any]], cells: Mapping[str, LabelScores]) -> Table:
+def _overview(summary: Mapping[str, Any], cells: Mapping[str, LabelScores]) -> Table:
+    labels: Mapping[str, Mapping[str, Any]] = summary["labels"]
     demo = any(label.get("truth") for label in labels.values())
     columns = [
         Column("Label", words=True),
@@ -147,6 +149,7 @@ def _overview(labels: Mapping[str, Mapping[str, Any]], cells: Mapping[str, Label
         Column("Log loss", "in nats; below, that of knowing nothing but the prevalence"),
         METRICS["f1"],
         METRICS["mcc"],
+        *agreement_columns(summary),
     ]
     if demo:
         columns.append(Column("Filled right", "share of filled cells that are right, by the truth"))
@@ -165,6 +168,7 @@ def _overview(labels: Mapping[str, Mapping[str, Any]], cells: Mapping[str, Label
             log_loss_cell(label, label["metrics"]["log_loss"]),
             metric_cell(label, "f1"),
             metric_cell(label, "mcc"),
+            *agreement_cells(summary, name, label),
         ]
         if demo:
             row.append(_truth(label))

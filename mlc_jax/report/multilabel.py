@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mlc_jax.report import numbers
+from mlc_jax.report.agreement import agreement_cells, agreement_columns
 from mlc_jax.report.circumstances import how_it_ran, how_to_repeat, what_went_in
 from mlc_jax.report.cooccurrence import cooccurrence_map
 from mlc_jax.report.decisions import threshold_curves
@@ -65,7 +66,7 @@ def multilabel_page(run: FinishedRun, plots_folder: Path) -> Page:
     labels, warnings = summary["labels"], tuple(summary["warnings"])
     fitted = [name for name, label in labels.items() if label["fitted"]]
     scores = read_split_scores(run.workdir / "scores.csv", fitted)
-    overview = _overview(labels)
+    overview = _overview(summary)
     metrics = metrics_table(labels, _P_VALUES)
     return Page(
         title="Multi-label classifier",
@@ -102,7 +103,8 @@ def _tiles(summary: Mapping[str, Any]) -> tuple[Tile, ...]:
     )
 
 
-def _overview(labels: Mapping[str, Mapping[str, Any]]) -> Table:
+def _overview(summary: Mapping[str, Any]) -> Table:
+    labels: Mapping[str, Mapping[str, Any]] = summary["labels"]
     shown = ("count", "prevalence", "roc_auc", "pr_auc", "f1", "mcc")
     titles = METRICS | {"count": Column("Test cells", "cells of test images that people gave")}
     return Table(
@@ -110,6 +112,7 @@ def _overview(labels: Mapping[str, Mapping[str, Any]]) -> Table:
             Column("Label", words=True),
             Column("Verdict", "by the images learned from, out of fold", words=True),
             *(titles[name] for name in shown),
+            *agreement_columns(summary),
             THRESHOLD,
             _OUT_OF_FOLD,
         ),
@@ -118,6 +121,7 @@ def _overview(labels: Mapping[str, Mapping[str, Any]]) -> Table:
                 Cell(name),
                 verdict_cell(label),
                 *(metric_cell(label, metric) for metric in shown),
+                *agreement_cells(summary, name, label),
                 threshold_cell(label),
                 log_loss_cell(label, label.get("log_loss_out_of_fold")),
             )

@@ -6,8 +6,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mlc_jax.data.delimited import csv_line
+from mlc_jax.data.delimited import csv_line, shown
 from mlc_jax.data.formats.write import FORMS
+from mlc_jax.data.images import is_unsafe
 from mlc_jax.data.labels import (
     LabelsFile,
     read_labels,
@@ -55,6 +56,13 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             journal.note(line)
         for text in file.notes:
             journal.note(text)
+        if file.hint:
+            journal.warn(file.hint)
+        if outside := links_outside(config, file):
+            journal.warn(
+                f"{len(outside)} images are links that lead out of {config.data.images}, as "
+                f"{shown(outside[0])}; jobs that read them need --config.data.follow_links=true"
+            )
         if file.quarantine:
             journal.warn(f"{len(file.quarantine)} rows are left out; see quarantine.csv")
         write_labels(workdir / "labels.csv", file.table)
@@ -93,6 +101,29 @@ def read(config: ConfigDict) -> LabelsFile:
     if not ours:
         refuse_without_zeros(file, options, config.data.labels)
     return file
+
+
+def links_outside(config: ConfigDict, file: LabelsFile) -> list[str]:
+    """The images that are links out of their folder, unless these are allowed."""
+    if not config.data.images or config.data.follow_links:
+        return []
+    folder = Path(config.data.images)
+    root = folder.resolve()
+    # Without a link on the way a name lies in the folder; most have none, and cost one look.
+    links: dict[Path, bool] = {root: False, folder: False}
+
+    def leads_out(path: Path) -> bool:
+        if path not in links:
+            links[path] = leads_out(path.parent) or (
+                path.is_symlink() and not path.resolve().is_relative_to(root)
+            )
+        return links[path]
+
+    return [
+        name
+        for name in file.table.filenames
+        if not is_unsafe(name) and (leads_out((folder / name).parent) or leads_out(folder / name))
+    ]
 
 
 def make_room(workdir: Path, labels: str) -> None:

@@ -81,7 +81,7 @@ def test_an_absent_file_is_told_its_likely_name(data: Path) -> None:
 
 
 def test_where_no_image_is_found_a_larger_budget_is_not_proposed(data: Path) -> None:
-    with pytest.raises(LabelsError, match=r"config\.data\.suffix") as caught:
+    with pytest.raises(LabelsError, match=r"config\.data\.file_column") as caught:
         opened(data, "filename,x,y\np.png,1,0\nq.png,0,1\n", 0.1)
     assert "raise it" not in str(caught.value)
 

@@ -3,13 +3,17 @@
 import contextlib
 import gzip
 import json
+import shlex
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import scipy.io
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +24,8 @@ from mlc_jax.data.labels import LabelsFile, read_labels
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import LabelsError, MlcError
 from mlc_jax.label_settings import ReadOptions
+from mlc_jax.stages import convert
+from tests.label_flags import config_of, flags_of
 
 NAMES = ("sea", "sky")
 IMAGES = ("a.jpg", "b.jpg", "c.jpg")
@@ -230,8 +236,39 @@ VIA = {
 }
 CLASS_MAP = {"0": "sea", "1": "sky"}
 
+
+def written(name: str) -> Writer:
+    """A file that another library wrote, see make_golden.py."""
+    return lambda folder: Path(shutil.copy(Path(__file__).parent / "golden" / name, folder))
+
+
+def stream(folder: Path) -> Path:
+    """An Arrow stream, as in Hugging Face's cache."""
+    table = pa.Table.from_pandas(frame(), preserve_index=False)
+    with (
+        pa.OSFile(str(folder / "l.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, table.schema) as to,
+    ):
+        to.write_table(table)
+    return folder / "l.arrow"
+
+
+def export(folder: Path) -> Path:
+    """Hugging Face's folder of images, in two splits that hold other labels."""
+    for part, images in (("train", IMAGES[:1]), ("test", IMAGES[1:])):
+        rows = [{"file_name": image, "labels": HELD[image]} for image in images]
+        content = "".join(json.dumps(row) + "\n" for row in rows)
+        text(folder / "export" / part / "metadata.jsonl", content)
+    return folder / "export"
+
+
 GOLDEN: dict[str, tuple[str, Writer]] = {
+    "export": ("export_root", export),
     "spreadsheet": ("spreadsheet", xlsx),
+    "ods": ("spreadsheet", written("labels.ods")),
+    "xls": ("spreadsheet", written("labels.xls")),
+    "matlab 7.3": ("arrays", written("labels.mat")),
+    "arrow stream": ("columnar", stream),
     "parquet": ("columnar", parquet),
     "feather": ("columnar", feather),
     "npz": ("arrays", npz),
@@ -362,7 +399,18 @@ GOLDEN: dict[str, tuple[str, Writer]] = {
 
 
 STATES_ZEROS = {"spreadsheet", "parquet", "feather", "npz", "gz", "zip", "records", "columns"}
-STATES_ZEROS |= {"split", "values by name", "voc image sets", "wider", "celeba", "nus-wide"}
+STATES_ZEROS |= {
+    "ods",
+    "xls",
+    "matlab 7.3",
+    "arrow stream",
+    "split",
+    "values by name",
+    "voc image sets",
+    "wider",
+    "celeba",
+    "nus-wide",
+}
 
 
 def cells(file: LabelsFile) -> dict[str, dict[str, int]]:
@@ -423,6 +471,23 @@ def test_matlab_s_parts_are_the_split(tmp_path: Path) -> None:
     assert file.extra_columns["split"] == ("train", "train", "test", "test", "test")
 
 
+def test_matlab_s_files_of_hdf5_refer_to_no_other(tmp_path: Path) -> None:
+    path = written("labels.mat")(tmp_path)
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["label"] = np.zeros((2, 3))
+    with h5py.File(path, "r+") as file:
+        del file["label"]
+        file["label"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "label")
+    with pytest.raises(LabelsError, match="'label' refers to another place; save it again"):
+        read_labels(path)
+    with h5py.File(path, "r+") as file:
+        del file["label"]
+        outside = [(str(tmp_path / "other.h5"), 0, 6)]
+        file.create_dataset("label", (2, 3), "u1", external=outside)
+    with pytest.raises(LabelsError, match="label lies in another file"):
+        read_labels(path)
+
+
 def test_coco_s_crowds_and_lvis_s_negatives(tmp_path: Path) -> None:
     content = json.loads(json.dumps(COCO))
     content["annotations"] = [
@@ -473,6 +538,53 @@ def test_several_annotators_of_a_task_vote(tmp_path: Path) -> None:
     assert file.receipt.agreement["sea"] < 1
 
 
+def test_the_label_files_of_an_export_s_splits(tmp_path: Path) -> None:
+    """Roboflow's CSV and COCO, and COCO's own folder; one name may stand in two splits."""
+    for part, value in (("train", 1), ("valid", 0)):
+        text(tmp_path / "csv" / part / "_classes.csv", f"filename, sea\na.jpg, {value}\n")
+        text(tmp_path / "rf" / part / "_annotations.coco.json", json.dumps(COCO))
+        text(tmp_path / "coco" / "annotations" / f"instances_{part}2017.json", json.dumps(COCO))
+        text(tmp_path / "coco" / "annotations" / f"captions_{part}2017.json", "{}")
+    file = read_labels(tmp_path / "csv")
+    assert file.table.filenames == ("train/a.jpg", "valid/a.jpg")
+    assert file.table.values.tolist() == [[1], [0]]
+    assert file.extra_columns["split"] == ("train", "valid")
+    file = read_labels(tmp_path / "rf", ReadOptions(absent="false"))
+    assert file.table.filenames[3:] == tuple(f"valid/{image}" for image in IMAGES)
+    file = read_labels(tmp_path / "coco", ReadOptions(absent="false"))
+    assert (file.merged, cells(file)) == (3, TRUTH)
+
+
+def test_a_label_that_one_of_several_lists_lacks(tmp_path: Path) -> None:
+    """It is what `absent` says, but of images that nobody looked at."""
+    one = text(tmp_path / "one.csv", "filename,tags\na.jpg,sea\nb.jpg,\n")
+    two = text(tmp_path / "two.csv", "filename,tags\nc.jpg,sky\n")
+    file = read_labels(f"{one},{two}", ReadOptions(absent="false"))
+    assert cells(file) == {
+        "a": {"sea": 1, "sky": 0},
+        "b": {"sea": MISSING, "sky": MISSING},
+        "c": {"sea": 0, "sky": 1},
+    }
+    assert sum(file.receipt.texts.values()) == 6
+    file = read_labels(f"{one},{two}", ReadOptions(absent="missing"))
+    assert cells(file)["c"] == {"sea": MISSING, "sky": 1}
+
+
+def test_of_several_label_files_in_a_folder_one_is_named(tmp_path: Path) -> None:
+    one = text(tmp_path / "one.csv", "filename,sea\na.jpg,1\n")
+    text(tmp_path / "two.csv", "filename,sea\na.jpg,0\n")
+    with pytest.raises(LabelsError, match="2 files that may be label files") as caught:
+        read_labels(tmp_path)
+    (flag,) = flags_of(str(caught.value))
+    assert flag == f"--config.data.labels={one}"
+    class_folders(tmp_path / "classes")
+    text(tmp_path / "classes" / "metadata.csv", "file_name,fog\nsea/a.jpg,1\n")
+    with pytest.raises(LabelsError, match="may be class_folders or export_root"):
+        read_labels(tmp_path / "classes")
+    named = read_labels(tmp_path / "classes", ReadOptions(format="export_root"))
+    assert named.table.names == ("fog",)
+
+
 def test_splits_of_an_export_come_along(tmp_path: Path) -> None:
     for part, image in (("train", "a"), ("valid", "b")):
         text(tmp_path / part / "labels" / f"{image}.txt", "0 0.5 0.5 0.1 0.1\n")
@@ -515,6 +627,16 @@ def test_no_archive_writes_outside(tmp_path: Path, name: str) -> None:
     with pytest.raises(LabelsError, match="leads out of the archive"):
         read_labels(inside / "l.zip")
     assert not list(tmp_path.rglob("out.csv"))
+
+
+def test_an_archive_in_an_archive_is_left_to_people(tmp_path: Path) -> None:
+    """One that holds itself would never end."""
+    inner = gz(tmp_path)
+    with gzip.open(tmp_path / "outer.gz", "wb") as file:
+        file.write(inner.read_bytes())
+    with pytest.raises(LabelsError, match="holds another archive; unpack it"):
+        read_labels(tmp_path / "outer.gz")
+    assert cells(read_labels(inner, ReadOptions(format="archive"))) == TRUTH
 
 
 def test_archives_have_a_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -567,8 +689,36 @@ def test_any_json_is_a_table_or_our_error(
         assert table.values.shape == (len(set(table.filenames)), len(table.names))
 
 
-def test_the_readme_lists_every_format() -> None:
+def commands_of_the_readme() -> dict[str, list[str]]:
+    """Format to the words of its command in the README's table."""
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     table = readme[readme.index("### Any label file") :].split("\n## ")[0]
-    listed = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
-    assert sorted(listed) == sorted([find.TEXT, find.ARCHIVE, *find.FORMATS])
+    rows = [line.split("`") for line in table.splitlines() if line.startswith("| `")]
+    return {row[1]: shlex.split(row[-2]) for row in rows}
+
+
+def test_the_readme_lists_every_format() -> None:
+    assert sorted(commands_of_the_readme()) == sorted(
+        [find.TEXT, find.ARCHIVE, find.EXPORT, *find.FORMATS]
+    )
+
+
+@pytest.mark.parametrize("name", [find.TEXT, find.ARCHIVE, find.EXPORT, *find.FORMATS])
+def test_the_readme_s_commands_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    words = commands_of_the_readme()[name]
+    place = tmp_path / words[0].removeprefix("--config.data.labels=")
+    (tmp_path / "made").mkdir()
+    if name == find.TEXT:
+        made = text(tmp_path / "made" / "labels.csv", frame().to_csv(index=False))
+    else:
+        fitting = [write for own, write in GOLDEN.values() if own == name]
+        made = next(
+            made for write in fitting if (made := write(tmp_path / "made")).suffix == place.suffix
+        )
+    shutil.move(made, place)
+    monkeypatch.chdir(tmp_path)
+    convert.run(config_of(*words), tmp_path / "out")
+    found = cells(read_labels(tmp_path / "out" / "labels.csv"))
+    assert {image: found[image] for image in "abc"} == TRUTH

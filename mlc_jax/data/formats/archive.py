@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -33,9 +34,17 @@ def unpacked(path: Path) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="mlc_jax-") as folder:
         try:
-            yield (_gunzip if not zipfile.is_zipfile(path) else _unzip)(path, Path(folder))
-        except (OSError, EOFError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            raise LabelsError(f"{path} cannot be unpacked ({error}); unpack it yourself") from None
+            inner = (_gunzip if not zipfile.is_zipfile(path) else _unzip)(path, Path(folder))
+        except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+            raise LabelsError(
+                f"{path} cannot be unpacked ({error}), and is damaged; download or pack it again"
+            ) from None
+        except (RuntimeError, NotImplementedError) as error:  # a password, another compression
+            raise LabelsError(
+                f"{path} cannot be unpacked here ({error}); unpack it yourself, and give the label "
+                "file in it"
+            ) from None
+        yield inner
 
 
 def _gunzip(path: Path, folder: Path) -> Path:

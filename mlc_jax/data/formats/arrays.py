@@ -7,12 +7,13 @@ are read, and the part of the name that differs is the split.
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from mlc_jax.data.formats import matlab
 from mlc_jax.data.formats.record import Row, Sheet
 from mlc_jax.data.formats.spreadsheet import text_of
+from mlc_jax.data.layout import names_of
 from mlc_jax.errors import LabelsError
 from mlc_jax.label_settings import ReadOptions
 
@@ -29,7 +30,7 @@ def detect(path: Path, first_bytes: bytes) -> bool:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             return bool(names) and all(name.endswith(".npy") for name in names)
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         return False
 
 
@@ -40,9 +41,12 @@ def read(path: Path, options: ReadOptions) -> Sheet:
       LabelsError: it cannot be read, holds Python objects, or no matrix with names of its rows.
     """
     with path.open("rb") as raw:
-        arrays = _matlab(path) if raw.read(7) == b"MATLAB " else _npz(path)
-    texts = {key: _texts(array) for key, array in arrays.items()}
-    names = {key: own for key, own in texts.items() if own}
+        arrays = matlab.load(path) if raw.read(7) == b"MATLAB " else _npz(path)
+    names = {
+        key: [text.strip() for text in array.ravel().tolist()]
+        for key, array in arrays.items()
+        if array.dtype.kind == "U" and array.size
+    }
     matrices = {
         key: np.atleast_2d(array.T).T
         for key, array in arrays.items()
@@ -62,7 +66,7 @@ def read(path: Path, options: ReadOptions) -> Sheet:
     width = parts[0][2].shape[1]
     used = [own for _, own, _ in parts]
     labels = [own for own in names.values() if len(own) == width and own not in used]
-    header = labels[0] if labels else list(options.names)
+    header = labels[0] if labels else list(names_of(options))
     if len(header) != width:
         header = [f"label_{number}" for number in range(1, width + 1)]
 
@@ -93,37 +97,15 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
             if sum(item.file_size for item in archive.infolist()) > MAX_BYTES:
                 raise LabelsError(f"{path} has more than {MAX_BYTES} bytes unpacked")
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise LabelsError(f"{path} cannot be read without executing code ({error})") from None
-
-
-def _matlab(path: Path) -> dict[str, np.ndarray]:
-    import scipy.io  # here, since few label files are MATLAB's
-
-    if path.stat().st_size > MAX_BYTES:
-        raise LabelsError(f"{path} has more than {MAX_BYTES} bytes")
-    try:
-        content: dict[str, Any] = scipy.io.loadmat(path)
-    except NotImplementedError:
-        raise LabelsError(
-            f"{path} is a MATLAB file of version 7.3; save it with the flag -v7"
-        ) from None
+            arrays = {key: file[key] for key in file.files}
+        return {
+            key: array.astype(np.str_) if array.dtype.kind == "S" else array
+            for key, array in arrays.items()
+        }
+    except LabelsError:
+        raise
     except Exception as error:  # the reader raises whatever the bytes led it to
-        raise LabelsError(f"{path} is no MATLAB file that can be read ({error})") from None
-    return {key: np.asarray(value) for key, value in content.items() if not key.startswith("__")}
-
-
-def _texts(array: np.ndarray) -> list[str]:
-    """The texts in an array of texts, or of MATLAB's cells with one text each; else none."""
-    if array.dtype.kind in "US":
-        return [str(item).strip() for item in array.ravel().tolist()]
-    if array.dtype.kind != "O":
-        return []
-    texts = []
-    for item in array.ravel():
-        inner = np.asarray(item)
-        if inner.dtype.kind != "U" or inner.size != 1:
-            return []
-        texts.append(str(inner.ravel()[0]).strip())
-    return texts
+        raise LabelsError(
+            f"{path} is damaged, or cannot be read without executing code ({error}); save it again "
+            "with numpy.savez, from arrays of numbers and texts"
+        ) from None

@@ -1,4 +1,4 @@
-"""Parquet and Feather (Arrow) files."""
+"""Parquet and Feather (Arrow) files, and Arrow's streams as Hugging Face's cache holds them."""
 
 import json
 from collections.abc import Iterator
@@ -11,11 +11,12 @@ from mlc_jax.errors import LabelsError
 from mlc_jax.label_settings import ReadOptions
 
 _BATCH = 65536
+_STREAM = b"\xff\xff\xff\xff"  # before the length of a stream's first message
 
 
 def detect(path: Path, first_bytes: bytes) -> bool:
     """Whether it is such a file."""
-    return not path.is_dir() and first_bytes.startswith((b"PAR1", b"ARROW1", b"FEA1"))
+    return not path.is_dir() and first_bytes.startswith((b"PAR1", b"ARROW1", b"FEA1", _STREAM))
 
 
 def read(path: Path, options: ReadOptions) -> Sheet:
@@ -29,9 +30,16 @@ def read(path: Path, options: ReadOptions) -> Sheet:
     from pyarrow import feather, parquet
 
     with path.open("rb") as raw:
-        is_parquet = raw.read(4) == b"PAR1"
+        start = raw.read(4)
     try:
-        table = parquet.read_table(path) if is_parquet else feather.read_table(path)
+        if start == b"PAR1":
+            table = parquet.read_table(path)
+        elif start == _STREAM:
+            with pyarrow.ipc.open_stream(path.read_bytes()) as reader:
+                table = reader.read_all()
+        else:
+            table = feather.read_table(path)
+        table.validate(full=True)  # offsets that lead elsewhere would be followed
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise LabelsError(f"{path} is a columnar file that cannot be read ({error})") from None
 
@@ -43,7 +51,7 @@ def read(path: Path, options: ReadOptions) -> Sheet:
                 number += 1
                 yield number, [_text(cell) for cell in row]
 
-    kind = "Parquet" if is_parquet else "Arrow"
+    kind = "Parquet" if start == b"PAR1" else "Arrow"
     return Sheet(path, records, (f"a {kind} file",))
 
 

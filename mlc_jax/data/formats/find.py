@@ -1,9 +1,8 @@
 """Which format a label file has, and its table."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from mlc_jax.data.annotations import table_of
 from mlc_jax.data.formats import (
@@ -16,7 +15,9 @@ from mlc_jax.data.formats import (
     createml,
     cvat,
     datumaro,
+    export_root,
     fiftyone,
+    foreign,
     imaterialist,
     json_table,
     label_studio,
@@ -34,10 +35,10 @@ from mlc_jax.data.formats import (
     yolo,
 )
 from mlc_jax.data.formats.record import Sheet
+from mlc_jax.data.joined import join_tables
 from mlc_jax.data.meanings import Meanings
 from mlc_jax.data.raw_table import RawTable
 from mlc_jax.data.sheets import read_sheet
-from mlc_jax.data.table import MISSING
 from mlc_jax.errors import ConfigError, LabelsError
 from mlc_jax.label_settings import ReadOptions
 
@@ -68,7 +69,7 @@ FORMATS: dict[str, Any] = {
     "nus_wide": nus_wide,
     "class_folders": class_folders,
 }
-TEXT, ARCHIVE = "text", "archive"
+TEXT, ARCHIVE, EXPORT = "text", "archive", "export_root"
 _FIRST_BYTES = 2**16
 
 
@@ -80,17 +81,22 @@ def read_files(path: str, options: ReadOptions) -> RawTable:
     """
     paths = [path] if Path(path).exists() or "," not in path else path.split(",")
     tables = [_read_one(Path(own.strip()).expanduser(), options) for own in paths]
-    return tables[0] if len(tables) == 1 else _together(tables, paths)
+    return tables[0] if len(tables) == 1 else join_tables(tables, paths)
 
 
 def _read_one(path: Path, options: ReadOptions) -> RawTable:
     name = _format_of(path, options)
     if name == ARCHIVE:
         with archive.unpacked(path) as inner:
+            own = replace(options, format="auto") if options.format == ARCHIVE else options
             try:
-                return _read_one(inner, options)
+                if not inner.is_dir() and _format_of(inner, own) == ARCHIVE:
+                    raise LabelsError(f"{path} holds another archive; unpack it, and give that")
+                return _read_one(inner, own)
             except LabelsError as error:
                 raise LabelsError(str(error).replace(str(inner), str(path))) from None
+    if name == EXPORT:
+        return _read_export(path, options)
     if name == TEXT:
         return read_sheet(text_table.read(path, options), options)
     try:
@@ -110,8 +116,29 @@ def _read_one(path: Path, options: ReadOptions) -> RawTable:
         ) from error
 
 
+def _read_export(root: Path, options: ReadOptions) -> RawTable:
+    """The label files of an export, with their folders before the file names and as split."""
+    found = export_root.parts(root)
+    if not found:
+        raise LabelsError(
+            f"{root} is a folder in which no annotations were found, and no folders of images "
+            "named for labels; give a label file"
+        )
+    own = replace(options, format="auto")
+    tables = [_read_one(part.file, own) for part in found]
+    names = [part.file.relative_to(root).as_posix() for part in found]
+    for part, table in zip(found, tables, strict=True):
+        table.filenames = [f"{part.prefix}{name}" for name in table.filenames]
+        if part.split:
+            table.extra.setdefault("split", [part.split] * len(table.filenames))
+    if len(tables) > 1:
+        return join_tables(tables, names)
+    tables[0].notes.insert(0, f"{names[0]} in the folder")
+    return tables[0]
+
+
 def _format_of(path: Path, options: ReadOptions) -> str:
-    names = (TEXT, ARCHIVE, *FORMATS)
+    names = (TEXT, ARCHIVE, EXPORT, *FORMATS)
     if options.format != "auto":
         if options.format not in names:
             raise ConfigError(
@@ -132,46 +159,16 @@ def _format_of(path: Path, options: ReadOptions) -> str:
     except (OSError, ValueError) as error:
         raise LabelsError(f"{path} cannot be read: {error}") from None
     fitting = [name for name, module in FORMATS.items() if module.detect(path, first_bytes)]
+    if fitting == ["class_folders"] and export_root.has_metadata(path):
+        fitting.append(EXPORT)
     if len(fitting) > 1:
         raise LabelsError(
             f"{path} may be {' or '.join(fitting)}; say which: --config.data.format={fitting[0]}"
         )
     if fitting:
         return fitting[0]
+    if not path.is_dir() and (what := foreign.named(path, first_bytes)):
+        raise LabelsError(f"{path} is {what}")
     if archive.detect(path, first_bytes):
         return ARCHIVE
-    if path.is_dir():
-        raise LabelsError(
-            f"{path} is a folder in which no annotations were found, and no folders of images "
-            "named for labels; give a label file"
-        )
-    return TEXT
-
-
-def _together(tables: list[RawTable], paths: list[str]) -> RawTable:
-    """Tables one below the other; a label that one of them lacks is missing there."""
-    names = tuple(dict.fromkeys(name for table in tables for name in table.names))
-    values = []
-    for table in tables:
-        own = np.full((len(table.filenames), len(names)), MISSING, np.int8)
-        own[:, [names.index(name) for name in table.names]] = table.values
-        values.append(own)
-    whole = RawTable(
-        [name for table in tables for name in table.filenames],
-        names,
-        np.concatenate(values),
-        np.concatenate([table.rows for table in tables]),
-        notes=[f"{len(paths)} files, one below the other"],
-    )
-    for path, table in zip(paths, tables, strict=True):
-        whole.notes += [f"{Path(path).name}: {', '.join(table.notes)}"] if table.notes else []
-        whole.quarantine += table.quarantine
-        whole.texts.update(table.texts)
-        whole.columns |= table.columns
-    for column in dict.fromkeys(name for table in tables for name in table.extra):
-        whole.extra[column] = [
-            text
-            for table in tables
-            for text in table.extra.get(column, [""] * len(table.filenames))
-        ]
-    return whole
+    return EXPORT if path.is_dir() else TEXT

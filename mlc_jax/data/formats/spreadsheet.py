@@ -28,7 +28,7 @@ def detect(path: Path, first_bytes: bytes) -> bool:
                 or "xl/workbook.bin" in names
                 or ("mimetype" in names and "content.xml" in names)
             )
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         return False
 
 
@@ -41,16 +41,31 @@ def read(path: Path, options: ReadOptions) -> Sheet:
     del options
     import python_calamine  # here, since few label files are workbooks
 
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            size = sum(item.file_size for item in archive.infolist())
-        if size > MAX_BYTES:
-            raise LabelsError(f"{path} has {size} bytes unpacked, more than {MAX_BYTES}")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                size = sum(item.file_size for item in archive.infolist())
+            if size > MAX_BYTES:
+                raise LabelsError(f"{path} has {size} bytes unpacked, more than {MAX_BYTES}")
         book = python_calamine.load_workbook(str(path))
         sheets = {name: book.get_sheet_by_name(name).to_python() for name in book.sheet_names}
-    except (python_calamine.CalamineError, OSError, ValueError) as error:
-        raise LabelsError(f"{path} is a workbook that cannot be read ({error})") from None
+    except LabelsError:
+        raise
+    except BaseException as error:
+        # A panic of the reader, which is in Rust, is no Exception, and its class in no module.
+        known = (
+            python_calamine.CalamineError,
+            zipfile.BadZipFile,
+            NotImplementedError,
+            OSError,
+            ValueError,
+        )
+        if not isinstance(error, known) and type(error).__name__ != "PanicException":
+            raise
+        raise LabelsError(
+            f"{path} is a workbook that cannot be read ({error}); open it and save it as .xlsx or "
+            "CSV"
+        ) from None
     filled = {name: rows for name, rows in sheets.items() if any(map(any, rows))}
     if not filled:
         raise LabelsError(f"{path} is a workbook without a filled cell")

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlc_jax.data.delimited import TextFile, open_text, shown
+from mlc_jax.data.formats.foreign import EXAMPLE
 from mlc_jax.data.formats.record import Row, Sheet
-from mlc_jax.data.layout import common_width
+from mlc_jax.data.layout import common_width, is_image_name
 from mlc_jax.data.meanings import Meanings
 from mlc_jax.errors import LabelsError
 from mlc_jax.label_settings import ReadOptions
@@ -66,9 +67,11 @@ def _separator(text: TextFile, meanings: Meanings) -> str:
     separator = max(NAMES, key=score)
     if not score(separator)[0]:
         row, fields = next(text.records("\t"), (1, [""]))  # raises what kept the samples empty
+        held = "an image and no labels" if is_image_name(fields[0]) else "no file name and labels"
         raise LabelsError(
-            f"{text.path}, row {row}: {shown(fields[0])} holds no comma, semicolon, tab or space "
-            "between a file name and labels; expected e.g. a.jpg,1,0,NA"
+            f"{text.path}, row {row}: {shown(fields[0])} is one column, {held}; write a column per "
+            "label, separated by commas, semicolons, tabs or spaces, with 1, 0 or nothing where it "
+            f"is not known: {EXAMPLE}"
         )
     return separator
 

@@ -1,6 +1,5 @@
 """Vertex AI's import files: CSV with addresses and labels, and JSON lines."""
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def _is_row(line: bytes) -> bool:
 
 
 def _csv(path: Path) -> Iterator[tuple[int, str, str, list[str]]]:
-    for row, fields in enumerate(csv.reader(open_text(path).lines()), 1):
+    for row, fields in open_text(path).records(","):
         if fields:
             start = 0 if fields[0].startswith("gs://") else 1
             labels = [field.strip() for field in fields[start + 1 :] if field.strip()]

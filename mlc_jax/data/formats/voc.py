@@ -7,7 +7,7 @@ from mlc_jax.data.formats import xml_text
 from mlc_jax.data.formats.record import ANNOTATED, Record
 from mlc_jax.data.table import MISSING
 from mlc_jax.errors import LabelsError
-from mlc_jax.label_settings import ReadOptions
+from mlc_jax.label_settings import ReadOptions, flag
 
 
 def detect(path: Path, first_bytes: bytes) -> bool:
@@ -29,9 +29,16 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record]:
     """
     del options
     if not path.is_dir():
+        beside = sum(1 for file in path.parent.glob("*.xml") if file != path)
         raise LabelsError(
-            f"{path} annotates one image, as Pascal VOC writes it; give the folder that holds the "
-            f"annotations of all: --config.data.labels={path.parent}"
+            f"{path} annotates one image, as Pascal VOC writes it, from which nothing can be "
+            "learned; "
+            + (
+                f"{beside} more lie beside it: {flag('labels', str(path.parent))}"
+                if beside
+                else f"{path.parent} holds no other: put the annotations of all images into it, "
+                f"and give {flag('labels', str(path.parent))}"
+            )
         )
     for row, file in enumerate(_files(path), 1):
         root = xml_text.load(file)

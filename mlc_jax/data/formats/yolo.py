@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlc_jax.data.delimited import open_text, shown
 from mlc_jax.data.formats.record import ANNOTATED, Extra, Record
+from mlc_jax.data.layout import names_of
 from mlc_jax.errors import LabelsError
 from mlc_jax.label_settings import ReadOptions
 
@@ -27,7 +28,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Extra]:
     Raises:
       LabelsError: a line is none, or a class has no name.
     """
-    names = list(options.names) or _names(path)
+    names = list(names_of(options)) or _names(path)
     for name in names:
         yield Record("", name)
     for number, (file, part) in enumerate(_files(path), 1):
