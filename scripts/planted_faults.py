@@ -20,7 +20,7 @@ import sys
 import tempfile
 import tomllib
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -184,7 +184,8 @@ def main(arguments: list[str] | None = None) -> int:
             return fault, {PASSED: "unnoticed", FAILED: "noticed"}.get(status, "broken"), output
 
         with ThreadPoolExecutor(asked.jobs) as pool:
-            for fault, result, output in pool.map(one, waiting):
+            for done in as_completed([pool.submit(one, fault) for fault in waiting]):
+                fault, result, output = done.result()
                 print(f"{result:9} {fault.name}", flush=True)
                 if result == "broken":
                     print(output, file=sys.stderr)

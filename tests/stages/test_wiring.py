@@ -199,6 +199,27 @@ def test_values_of_filled_cells_move_nothing_of_an_evaluation(
     assert [found[0][name]["count"] for name in NAMES] == known.tolist()
 
 
+def test_an_evaluation_knows_labels_by_their_names(
+    data: Data, trained: Path, tmp_path: Path
+) -> None:
+    """Other images, with the columns of their labels in the file's order and turned round."""
+    found = []
+    for number, order in enumerate(([0, 1, 2], [2, 0, 1])):
+        own = write(tmp_path / f"data{number}", data.values, data.vectors + 0.5)
+        frame = pd.read_csv(own.where("labels"), dtype=str, keep_default_na=False)
+        frame["filename"] = frame["filename"].str.replace("image", "other")
+        columns = ["filename", *(NAMES[column] for column in order)]
+        frame[columns].to_csv(own.where("labels"), index=False)
+        names = np.array([f"other_{row}.jpg" for row in range(ROWS)])
+        np.savez(own.folder / "own.npz", features=data.vectors + 0.5, names=names)
+        config = evaluate_config.get_config()
+        config.checkpoint = str(trained)
+        config.data.labels, config.features.file = own.where("labels"), own.where("features")
+        summary = evaluate.run(config, tmp_path / f"run{number}")
+        found.append({name: summary["labels"][name]["metrics"] for name in NAMES})
+    assert json.dumps(found[0]) == json.dumps(found[1])
+
+
 def test_confidence_of_a_filled_cell_is_the_probability_of_its_value(
     data: Data, completed: Path
 ) -> None:
