@@ -14,24 +14,33 @@ from mlc_jax.assess.metrics import calibration_error, ratio, reliability, roc_au
 COVERAGES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Shares of hidden cells, the most confident first, at which the precision of filling is told."""
 
+KINDS = ("random", "by class", "rows")
+"""Ways to hide cells, see `hide_cells`."""
+
 
 def hide_cells(values: np.ndarray, share: float, kind: str, seed: int) -> np.ndarray:
     """Chooses known cells to hide; bool [N, L].
 
     Args:
       values: int8 [N, L], 0 or 1 where known.
-      share: of the known cells of each label.
-      kind: "random", or "by class": positives are hidden three times as readily as negatives, so
-        that what is missing depends on what it is.
+      share: of the known cells of each label; of the rows with a known cell where rows are hidden.
+      kind: "random"; "by class": positives are hidden three times as readily as negatives, so that
+        what is missing depends on what it is; or "rows": all cells of a row, as of images that
+        nobody has labelled.
       seed: of the draw.
 
     Raises:
       ValueError: another kind.
     """
-    if kind not in ("random", "by class"):
-        raise ValueError(f"cells are hidden at random or by class, not {kind!r}")
+    if kind not in KINDS:
+        raise ValueError(f"cells are hidden in one of {', '.join(KINDS)}, not {kind!r}")
     rng = np.random.default_rng([seed, 0x41DE])
     hidden = np.zeros(values.shape, np.bool_)
+    if kind == "rows":
+        rows = np.flatnonzero((values >= 0).any(axis=1))
+        chosen = rng.choice(rows, round(share * rows.size), replace=False)
+        hidden[chosen] = values[chosen] >= 0
+        return hidden
     for label in range(values.shape[1]):
         known = np.flatnonzero(values[:, label] >= 0)
         weights = np.ones(known.size)

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from mlc_jax.assess.contest import stand
 from mlc_jax.assess.metrics import roc_auc
-from mlc_jax.assess.recovery import hide_cells, over_images, recovery_figures
+from mlc_jax.assess.recovery import KINDS, hide_cells, over_images, recovery_figures
 from mlc_jax.data.collection import Collection, open_collection, without_filled
 from mlc_jax.data.groups import Groups, find_groups, given_split, group_record, say_torn
 from mlc_jax.data.labels import write_quarantine
@@ -31,6 +31,7 @@ from mlc_jax.report.terminal import show
 from mlc_jax.settings import cache_folder, resolve, with_training_keys
 from mlc_jax.training.completion import deal_out
 from mlc_jax.training.contenders import (
+    WITHOUT_CONTEXT,
     Answer,
     Bench,
     Contender,
@@ -47,8 +48,6 @@ from mlc_jax.training.parallel import Devices
 from mlc_jax.training.provenance import describe_run, row_inputs, run_inputs
 from mlc_jax.training.ranking import Candidate, find_candidates, rank
 from mlc_jax.training.replay import leaky_fit
-
-KINDS = ("random", "by class")
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -148,6 +147,7 @@ def contest(
     for told in better:
         journal.note(told)
     found: dict[str, Any] = {"rows": records, "reference": reference.name, "better": better}
+    found |= part_of_context(records, journal)
     if rows != "training":
         found["leak"] = replay(bench, records, journal)
     return found
@@ -183,6 +183,24 @@ def judged(
             )
             advance(1)
     return sorted(records, key=lambda record: record["log_loss"])
+
+
+def part_of_context(records: list[dict[str, Any]], journal: Journal) -> dict[str, Any]:
+    """How much of mlc_jax's figures comes from the other labels of an image.
+
+    Returns:
+      `context`, for summary.json: macro ROC AUC with and without them; nothing where either row is
+      not there.
+    """
+    areas = {record["name"]: record["macro_roc_auc"] for record in records}
+    if not {"mlc_jax", WITHOUT_CONTEXT} <= areas.keys():
+        return {}
+    whole, alone = areas["mlc_jax"], areas[WITHOUT_CONTEXT]
+    journal.note(
+        f"of the macro AUC {whole:.3f} of mlc_jax {whole - alone:+.3f} comes from the image's "
+        f"other labels: without them it is {alone:.3f}, and images without any label have no more"
+    )
+    return {"context": {"macro_roc_auc": whole, "without": alone}}
 
 
 def is_better(record: dict[str, Any]) -> bool:
@@ -249,7 +267,7 @@ def replay(bench: Bench, records: list[dict[str, Any]], journal: Journal) -> dic
 
 
 def audit(bench: Bench, journal: Journal) -> list[dict[str, Any]]:
-    """Hides known cells, completes the table, and compares: at random and by class."""
+    """Hides known cells, completes the table, and compares: once for each kind."""
     config = bench.config
     cases = [(share, kind) for share in config.compare.hidden for kind in KINDS]
     records = []

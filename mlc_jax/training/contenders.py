@@ -5,6 +5,7 @@ out of fold. Unless said otherwise their answers are calibrated alike, so that f
 what was learned.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from ml_collections import ConfigDict
 from sklearn.linear_model import LogisticRegression
 
 from mlc_jax.assess.calibration import cross_fitted_platt, sigmoid
+from mlc_jax.assess.context_patterns import draw_patterns
 from mlc_jax.assess.metrics import log_loss
 from mlc_jax.assess.out_of_fold import Judgement
 from mlc_jax.assess.thresholds import Rule, choose_threshold, fold_thresholds
+from mlc_jax.data.folds import Split
 from mlc_jax.data.splits import GivenSplit
 from mlc_jax.settings import solves_exactly, with_training_keys
 from mlc_jax.training.completion import Deal, complete
@@ -126,6 +129,9 @@ def ask(contender: Contender) -> Answer:
     return Answer(name, probabilities, thresholds, time.perf_counter() - started)
 
 
+WITHOUT_CONTEXT = "mlc_jax without the other labels"
+"""The name of the row whose heads see nothing but the image."""
+
 MASKED = "loss.name=bce oversample=none impute.rounds=0 impute.threshold=fixed"
 
 
@@ -141,6 +147,7 @@ def keys_of(name: str) -> str:
         "conv heads, masked BCE": f"head.name=conv {MASKED}",
         "oversampling, corrected": MASKED.replace("oversample=none", "oversample=label"),
         "self-training, 2 rounds": "impute.rounds=2",
+        WITHOUT_CONTEXT: "impute.rounds=0",
     }
     keys |= {title: MASKED.replace("=bce", f"={loss}") for loss, title in LOSSES.items()}
     return keys.get(name, "")
@@ -160,6 +167,11 @@ def default_contenders(bench: Bench) -> list[Contender]:
         *by_loss,
         ("self-training, 2 rounds", lambda: _complete(bench, rounds=2)),
         ("logistic regression (scikit-learn)", lambda: logistic_regression(bench)),
+        (
+            "logistic regression with the other labels (scikit-learn)",
+            lambda: logistic_regression(bench, context=True),
+        ),
+        (WITHOUT_CONTEXT, lambda: _complete(bench, rounds=0)),
         mlc_jax(bench),
     ]
 
@@ -245,12 +257,14 @@ def majority(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
     return probabilities, np.full(bench.values.shape, 0.5)
 
 
-def logistic_regression(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
+def logistic_regression(bench: Bench, *, context: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's, per label and fold, on the pooled features, strength chosen on the stop fold.
 
-    Nobody here wrote it: the outside check.
+    Nobody here wrote it: the outside check. With `context` the image's other labels stand beside
+    its features, scaled as mlc_jax has them: 0 where they are blank, and in the judged fold no more
+    of them than blanks of the label have (`draw_patterns`, the same for all).
     """
-    pooled = bench.features.moments[0]
+    known, pooled = bench.values >= 0, bench.features.moments[0]
     logits = np.full(bench.values.shape, np.nan)
     for split in bench.deal.splits[: int(bench.deal.fold_of.max()) + 1]:
         fitted = pooled[split.train]
@@ -260,15 +274,32 @@ def logistic_regression(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
             column = bench.values[:, label]
             train = split.train[column[split.train] >= 0]
             stop = split.stop[column[split.stop] >= 0]
+            columns = standard
+            if context:
+                others = _other_labels(bench.values, known, split, label, bench.config.seed)
+                columns = np.hstack([standard, others * math.sqrt(standard.shape[1])])
             best = np.inf
             for strength in (0.1, 0.01, 0.001, 0.0001):
                 model = LogisticRegression(C=strength, max_iter=2000)
-                model.fit(standard[train], column[train])
-                loss = log_loss(column[stop], sigmoid(model.decision_function(standard[stop])))
+                model.fit(columns[train], column[train])
+                loss = log_loss(column[stop], sigmoid(model.decision_function(columns[stop])))
                 if loss < best:
                     best = loss
-                    logits[split.predict, label] = model.decision_function(standard[split.predict])
+                    logits[split.predict, label] = model.decision_function(columns[split.predict])
     return _calibrated(bench, logits)
+
+
+def _other_labels(
+    values: np.ndarray, known: np.ndarray, split: Split, label: int, seed: int
+) -> np.ndarray:
+    """The other labels, float32 [N, L - 1], centred on the training rows; 0 where blank."""
+    seen = known.copy()
+    patterns = draw_patterns(known, label, np.random.default_rng([seed, 0xC0, label]))
+    seen[split.predict] = patterns[split.predict]
+    train = known[split.train]
+    share = (values[split.train] == 1).sum(axis=0) / np.maximum(train.sum(axis=0), 1)
+    centred = np.where(seen, 2 * (values - share), 0.0)
+    return np.delete(centred, label, axis=1).astype(np.float32)
 
 
 def _by_loss(bench: Bench, loss: str, **changes: object) -> tuple[np.ndarray, np.ndarray]:

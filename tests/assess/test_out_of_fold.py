@@ -283,6 +283,59 @@ def test_noise_in_scenes_is_called_neither_learnable_nor_below_chance() -> None:
     assert held >= 26
 
 
+def test_a_promise_weighs_known_cells_by_the_blanks_of_their_label() -> None:
+    """An easy label that is hardly blank cannot pay for a hard one that mostly is."""
+    rng = np.random.default_rng(0)
+    truth = (rng.random((3000, 2)) < 0.5).astype(np.int8)
+    logits = np.array([8.0, 1.5]) * (truth - 0.5) + rng.normal(size=truth.shape)
+    shares = {}
+    for name, known in (("hard", [0.95, 0.3]), ("easy", [0.3, 0.95])):
+        human = rng.random(truth.shape) < known
+        labels = np.where(human, truth, -1).astype(np.int8)
+        folds, groups = np.arange(3000) % FOLDS, np.arange(3000)
+        rules = DecisionRules("matched", 0, max_error=0.05)
+        found = judge(logits, labels, human, folds, groups, {}, rules)
+        decided = found.probabilities > found.cell_thresholds
+        blank = found.accepted & ~human
+        assert (decided != truth)[blank].mean() < 0.05
+        shares[name] = found.acceptance[0].coverage
+    assert shares["hard"] < shares["easy"] - 0.1
+
+
+def test_what_a_scene_repeats_is_no_evidence_of_learning() -> None:
+    """A ranking that is worth little by scenes is beyond doubt if their frames count alone."""
+    rng = np.random.default_rng(2)
+    scenes = np.repeat(np.arange(25), 20)
+    labels = (np.arange(25) % 10 < 5).astype(np.int8)[:, None]
+    logits = (1.0 * (labels - 0.5) + rng.normal(size=(25, 1)))[scenes]
+    labels = labels[scenes]
+    folds = scenes % FOLDS
+    rules = DecisionRules("matched", 0)
+    found = [
+        judge(logits, labels, labels >= 0, folds, groups, {}, rules).verdicts[0]
+        for groups in (scenes, np.arange(len(scenes)))
+    ]
+    assert found[0].auc == found[1].auc
+    assert found[0].p > 0.01
+    assert found[1].p < 1e-4
+
+
+def test_suspects_are_found_with_all_the_context_there_is_and_nothing_else_is() -> None:
+    data = drawn()
+    before = judged(data)
+    full = data["logits"].copy()
+    row = int(np.flatnonzero(data["labels"][:, 0] == 1)[0])
+    full[row, 0] = -20.0
+    chosen = DecisionRules("matched", 0, unlearnable="matched")
+    after = judge(**data, unfit={}, rules=chosen, full_context=full)
+    assert after.suspects[0].rows[0] == row
+    assert row not in before.suspects[0].rows
+    np.testing.assert_array_equal(after.probabilities, before.probabilities)
+    np.testing.assert_array_equal(after.cell_thresholds, before.cell_thresholds)
+    for one, other in zip(after.metrics, before.metrics, strict=True):
+        np.testing.assert_equal(one.values, other.values)
+
+
 @pytest.mark.slow
 def test_eighty_labels_of_a_thousand_images_are_judged_in_seconds() -> None:
     rng = np.random.default_rng(0)

@@ -87,6 +87,7 @@ def test_an_audit_hides_fills_and_compares(
     assert [(row["hidden"], row["kind"]) for row in summary["audit"]] == [
         (0.3, "random"),
         (0.3, "by class"),
+        (0.3, "rows"),
     ]
     for row in summary["audit"]:
         for name in ("accuracy", "roc_auc", "brier", "precision_at_50"):
@@ -316,6 +317,10 @@ def test_hidden_cells_are_known_ones_in_their_share() -> None:
             assert abs(shares[0] - shares[1]) < 0.05
         else:
             assert shares[1] > 1.5 * shares[0]
+    hidden = hide_cells(values, 0.3, "rows", seed=1)
+    labelled = (values >= 0).any(axis=1)
+    assert hidden.any(axis=1).sum() == round(0.3 * labelled.sum())
+    np.testing.assert_array_equal(hidden, (values >= 0) & hidden.any(axis=1, keepdims=True))
 
 
 def test_a_perfect_filling_is_perfect_and_a_constant_one_is_not() -> None:

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from mlc_jax.assess.calibration import sigmoid
 from mlc_jax.data.folds import Split, assign_folds, rotations
 from mlc_jax.training.crossfit import CrossFit, left_out_warnings, make_heads, unfit_reason
-from mlc_jax.training.standards import channel_statistics
+from mlc_jax.training.standards import channel_statistics, label_statistics
 from tests.training.synthetic import FOLDS, ROWS, drawn, fitted
 
 
@@ -78,6 +78,33 @@ def test_oversampling_is_taken_back(tmp_path: Path, plain: CrossFit) -> None:
     as_sampled = sigmoid(sampled.logits[:, 2] - np.log(share / (1 - share))).mean()
     # Without the correction the law above would not hold.
     assert as_sampled > share + 0.08
+
+
+def test_every_view_of_an_image_has_a_part_in_its_logit(tmp_path: Path, plain: CrossFit) -> None:
+    """The augmented view of one image is changed; it is fitted by the heads of other folds."""
+    features, labels = drawn()
+    row = int(plain.heads[0].split.predict[0])
+    moved = features.copy()
+    moved[row, 1] = -2 * features[row, 1]
+    after = fitted(tmp_path, moved, labels)
+    others = np.setdiff1d(plain.heads[0].split.predict, [row])
+    np.testing.assert_array_equal(after.logits[others], plain.logits[others])
+    assert (after.logits[row] != plain.logits[row]).all()
+
+
+def test_label_statistics_are_of_known_cells_of_the_training_rows() -> None:
+    rng = np.random.default_rng(0)
+    human = rng.integers(-1, 2, (40, 3)).astype(np.int8)
+    train = [np.arange(0, 20), np.arange(10, 40)]
+    outputs = np.array([[2, 0], [1, 1]])
+    found = label_statistics(human, train, outputs)
+    for head, rows in enumerate(train):
+        for place, label in enumerate(outputs[head]):
+            own = human[rows, label]
+            assert found.positives[head, place] == (own == 1).sum()
+            assert found.negatives[head, place] == (own == 0).sum()
+            share = (own == 1).sum() / (own >= 0).sum()
+            assert float(found.prior[head, place]) == pytest.approx(share)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(

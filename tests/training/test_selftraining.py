@@ -308,6 +308,52 @@ def test_equal_rounds_gain_nothing_and_a_better_one_does() -> None:
     assert gains(values, before, after, folds, np.arange(400), [1])[1] == found[1]
 
 
+def test_a_gain_within_its_error_is_not_kept_and_copies_of_an_image_are_one() -> None:
+    rng = np.random.default_rng(4)
+    images, copies = 60, 8
+    labels = rng.integers(0, 2, (images, 1)).astype(np.int8)
+    before = 1.0 * (labels - 0.5) + rng.normal(size=labels.shape)
+    after = before + 0.3 * rng.normal(size=labels.shape)
+    # A little is added until the gain is positive, and smaller than what chance gives.
+    folds = np.arange(images) % 3
+    while (one := gains(labels, before, after, folds, np.arange(images), [0])[0]).mean <= 0:
+        after += 0.02 * (labels - 0.5)
+    assert 0 < one.mean < one.error
+    assert not one.accepted
+    rows = np.repeat(np.arange(images), copies)
+    repeated = labels[rows], before[rows], after[rows], folds[rows]
+    together = gains(*repeated, rows, [0])[0]
+    alone = gains(*repeated, np.arange(len(rows)), [0])[0]
+    assert together.mean == alone.mean
+    assert together.error == pytest.approx(np.sqrt(copies) * alone.error, rel=0.02)
+
+
+def test_deals_of_an_ensemble_differ_and_each_has_a_part_in_every_logit() -> None:
+    features, _, values = drawn()
+    config = configuration(impute__deals=3, loss__name="bce", head__strength=30.0)
+    deal = deal_out(config, values, np.arange(ROWS))
+    assert len(deal.splits) == 3 * FOLDS
+    parts = [
+        np.concatenate([np.full(split.predict.size, split.fold) for split in own])[
+            np.argsort(np.concatenate([split.predict for split in own]))
+        ]
+        for own in (deal.splits[start : start + FOLDS] for start in (0, FOLDS, 2 * FOLDS))
+    ]
+    np.testing.assert_array_equal(parts[0], deal.fold_of)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert 0.2 < (parts[one] == parts[other]).mean() < 0.5
+    devices = Devices("jit", jax.local_devices()[:1])
+    assignments = [deal.splits[start : start + FOLDS] for start in (0, FOLDS, 2 * FOLDS)]
+    source = CachedFeatures(features, devices)
+    rounds = LinearCrossFit(config, values, range(LABELS), assignments, source, devices)
+    made = rounds.fit(human_lesson(values), lambda _: None, lambda _: None, pytest.fail)
+    by_deal = np.zeros((3, *values.shape))
+    for number, split in enumerate(deal.splits):
+        by_deal[number // FOLDS, split.predict] = made.by_split[number, split.predict]
+    np.testing.assert_allclose(made.logits, by_deal.mean(axis=0))
+    assert (by_deal[0] != by_deal[1]).any()
+
+
 def test_the_error_of_a_mean_is_the_usual_one_where_nothing_goes_together() -> None:
     values = np.random.default_rng(0).exponential(size=57)
     mean, error = clustered_mean(values, np.random.default_rng(1).permutation(57) + 100)
