@@ -159,7 +159,7 @@ class Design:
         self._features, self._centre, self._scale = features, centre, scale
         self.whole: jax.Array | None = None
         sampled = np.unique(np.linspace(0, self.count - 1, ROWS).astype(np.int64))
-        sample = np.concatenate([self._converted(slice(row, row + 1)) for row in sampled])
+        sample = self._converted(sampled)
         # Of the leader, whose last digits all processes must share.
         self.spectrum: Spectrum = leaders(leading_spectrum(sample))
         self._block = max(1, limit // (8 * self.channels))
@@ -190,7 +190,7 @@ class Design:
             start=jnp.zeros(shape),
         )
 
-    def _converted(self, rows: slice) -> np.ndarray:
+    def _converted(self, rows: slice | np.ndarray) -> np.ndarray:
         return ((self._features[rows] - self._centre) / self._scale).astype(np.float32)
 
     def _parts(self) -> Any:
