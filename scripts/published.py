@@ -1,9 +1,10 @@
 """UC Merced beside published results: the published split, and few labelled images.
 
-    python scripts/published.py DATA WEIGHTS [--draws 5] [--image-size 256] [--scales 1.0]
+    python scripts/published.py DATA mobilenet_v2=WEIGHTS [--draws 5] [--image-size 256]
+        [--scales 1.0]
 
 DATA holds `images/`, `labels.csv` (17 labels, no blanks) and `split.csv` (file name, train, val or
-test); WEIGHTS is Keras's file of MobileNetV2 without its top. The images are also in TensorFlow
+test); several NAME=FILE stand side by side. The images are also in TensorFlow
 Datasets as `uc_merced`; the labels are those of Chaudhuri et al. (IEEE TGRS 2018), the split that
 of AiTLAS Benchmark Arena (Dimitrovski et al., ISPRS J. 2023).
 
@@ -15,13 +16,12 @@ IEEE JSTARS 2025) are on a split of their own, so the two stand side by side and
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jobs import backbone_keys, run_job
 from sklearn.metrics import average_precision_score
 
 PUBLISHED = {
@@ -32,14 +32,6 @@ PUBLISHED = {
     "25 %": "semi-supervised ViT-B .930",
 }
 SHARES = (0.01, 0.05, 0.1, 0.25)
-
-
-def run_job(job: str, workdir: Path, keys: dict[str, str]) -> None:
-    """Runs a job of the command line in a process of its own."""
-    configs = Path(__file__).resolve().parents[1] / "configs"
-    command = [sys.executable, "-m", "mlc_jax.main", f"--config={configs / job}.py"]
-    command += [f"--workdir={workdir}", *(f"--config.{key}={value}" for key, value in keys.items())]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def all_labels(data: Path, workdir: Path, keys: dict[str, str]) -> float:
@@ -81,20 +73,13 @@ def main() -> None:
     """Prints the table, one line per protocol."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("weights", type=Path)
+    parser.add_argument("weights", nargs="+", metavar="NAME=FILE")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--scales", default="1.0")
     given = parser.parse_args()
-    scales = ",".join(str(float(scale)) for scale in given.scales.split(","))
-    keys = {
-        "data.images": str(given.data / "images"),
-        "data.image_size": f"{given.image_size},{given.image_size}",
-        "backbone.name": "mobilenet_v2",
-        "backbone.weights": str(given.weights),
-        "head.name": "linear",
-        "features.scales": f"({scales},)",
-    }
+    keys = backbone_keys(given.weights, given.image_size, given.scales)
+    keys["data.images"] = str(given.data / "images")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         value = all_labels(given.data, root / "all", keys)

@@ -1,0 +1,111 @@
+"""How good both stages are on a data set whose labels are all known.
+
+    python scripts/accuracy.py DATA mobilenet_v2=WEIGHTS [--draws 5] [--image-size 224]
+        [--scales 1.0] [--share 0.1]
+
+DATA holds `images/` and `labels.csv` without blanks.
+
+Stage 1: a share of the cells is hidden at random, `impute` fills the table (`oversample=none`,
+with `impute.max_error=0.02` for what is accepted), and hidden cells are compared with the truth.
+Stage 2: `multilabel` on all labels, its test split drawn with the seeds 20 to 25.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jobs import backbone_keys, run_job
+
+from mlc_jax.assess.recovery import hide_cells, recovery_figures
+
+SEEDS = range(20, 26)
+SHOWN = (
+    "accuracy",
+    "accuracy_at_half",
+    "brier",
+    "ece",
+    "prevalence_error",
+    "roc_auc",
+    "accepted_share",
+    "accepted_error",
+)
+
+
+def recovered(
+    data: Path, workdir: Path, keys: dict[str, str], share: float, seed: int
+) -> dict[str, float]:
+    """Figures of hidden cells of one draw, and the out-of-fold macro AUC as `oof`."""
+    truth = pd.read_csv(data / "labels.csv", index_col=0, dtype=str)
+    values = truth.to_numpy().astype(np.int8)
+    hidden = hide_cells(values, share, "random", seed)
+    labels = workdir.with_suffix(".csv")
+    truth.mask(hidden, "").to_csv(labels)
+    run_job(
+        "impute",
+        workdir,
+        keys | {"data.labels": str(labels), "oversample": "none", "impute.max_error": "0.02"},
+    )
+    cells = pd.read_csv(workdir / "cells.csv", dtype={"filename": str, "label": str})
+    columns = {
+        name: cells.pivot(index="filename", columns="label", values=name)
+        .reindex(index=truth.index, columns=truth.columns)
+        .to_numpy()
+        for name in ("probability", "threshold", "accepted")
+    }
+    figures = recovery_figures(
+        values,
+        hidden,
+        columns["probability"].astype(float),
+        columns["threshold"].astype(float),
+        columns["accepted"].astype(bool),
+    )
+    summary = json.loads((workdir / "summary.json").read_text())
+    return figures | {"oof": summary["oof"]["macro_roc_auc"]["value"]}
+
+
+def classified(data: Path, workdir: Path, keys: dict[str, str], seed: int) -> dict[str, float]:
+    """Macro AUC and mAP of the test split of one seed."""
+    run_job(
+        "multilabel",
+        workdir,
+        keys | {"data.labels": str(data / "labels.csv"), "seed": str(seed)},
+    )
+    test = json.loads((workdir / "summary.json").read_text())["test"]
+    return {"map": test["map"]["value"], "roc_auc": test["macro_roc_auc"]["value"]}
+
+
+def show(name: str, figures: list[dict[str, float]], columns: tuple[str, ...]) -> None:
+    """Prints the mean of each figure and its range over draws."""
+    for column in columns:
+        own = [each[column] for each in figures]
+        print(f"| {name} | {column} | {np.mean(own):.4f} | {min(own):.4f} to {max(own):.4f} |")
+
+
+def main() -> None:
+    """Prints the table, one line per figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("weights", nargs="+", metavar="NAME=FILE")
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--scales", default="1.0")
+    parser.add_argument("--share", type=float, default=0.1)
+    given = parser.parse_args()
+    keys = backbone_keys(given.weights, given.image_size, given.scales)
+    keys["data.images"] = str(given.data / "images")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        found = [
+            recovered(given.data, root / f"hidden-{seed}", keys, given.share, seed)
+            for seed in range(given.draws)
+        ]
+        show(f"{given.share:.0%} of cells hidden", found, (*SHOWN, "oof"))
+        tests = [classified(given.data, root / f"test-{seed}", keys, seed) for seed in SEEDS]
+        show("test split", tests, ("map", "roc_auc"))
+
+
+if __name__ == "__main__":
+    main()
