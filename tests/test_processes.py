@@ -19,6 +19,7 @@ from tests.torture.together import (
     free_port,
     start_together,
 )
+from tests.training.test_logistic import fitted
 from tests.training.test_step import assert_trees_close, one_step
 
 pytestmark = pytest.mark.slow
@@ -34,14 +35,19 @@ def figures(workdir: Path) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize(
+    ("parallel", "loss"), [("jit", "focal"), ("pmap", "focal"), ("jit", "bce")]
+)
 @pytest.mark.parametrize("job", ["impute", "multilabel"])
-def test_two_and_four_processes_agree_with_one(tmp_path: Path, job: str, parallel: str) -> None:
+def test_two_and_four_processes_agree_with_one(
+    tmp_path: Path, job: str, parallel: str, loss: str
+) -> None:
+    """Heads that are trained step by step, and such as are solved."""
     data = draw_demo(tmp_path / "set", rows=90).labels.parent
-    more = f"--config.parallel={parallel}"
-    completed(tmp_path / "cache", tiny(data, job, tmp_path / "1", more))
+    more = f"--config.parallel={parallel}", f"--config.loss.name={loss}"
+    completed(tmp_path / "cache", tiny(data, job, tmp_path / "1", *more))
     for count in (2, 4):
-        command = tiny(data, job, tmp_path / str(count), more)
+        command = tiny(data, job, tmp_path / str(count), *more)
         completed_together(tmp_path / f"cache{count}", command, count)
         np.testing.assert_allclose(
             figures(tmp_path / str(count)), figures(tmp_path / "1"), atol=0.005
@@ -57,16 +63,19 @@ processes.join(Path(sys.argv[2]))
 import jax
 import numpy as np
 from mlc_jax.training.parallel import Devices
+from tests.training.test_logistic import fitted
 from tests.training.test_step import one_step
 for kind in ("jit", "pmap"):
     leaves = jax.tree.leaves(one_step("linear", Devices(kind), 2))
     np.savez(Path(sys.argv[2]) / f"{kind}_{processes.index()}.npz", *leaves)
+heads, logits = fitted(Devices("jit"), columns=4)
+np.savez(Path(sys.argv[2]) / f"heads_{processes.index()}.npz", *heads, logits)
 processes.finish()
 """
 
 
 @pytest.mark.parametrize(("count", "devices"), [(2, 1), (4, 1), (2, 4)])
-def test_a_step_s_sums_and_gradients_are_those_of_one_process(
+def test_sums_gradients_and_solved_heads_are_those_of_one_process(
     tmp_path: Path, count: int, devices: int
 ) -> None:
     """Four heads: with four devices in each process they are cut by heads, else by places."""
@@ -91,9 +100,16 @@ def test_a_step_s_sums_and_gradients_are_those_of_one_process(
     ends = [process.communicate(timeout=200)[1] for process in started]
     assert all(process.returncode == 0 for process in started), ends
     one = one_step("linear", Devices("jit", jax.local_devices()[:1]), 2)
-    for file in tmp_path.glob("*.npz"):
-        assert_trees_close(list(np.load(file).values()), jax.tree.leaves(one), 1e-5)
-    assert len(list(tmp_path.glob("*.npz"))) == 2 * count
+    for kind in ("jit", "pmap"):
+        for index in range(count):
+            found = np.load(tmp_path / f"{kind}_{index}.npz")
+            assert_trees_close(list(found.values()), jax.tree.leaves(one), 1e-5)
+    heads, logits = fitted(Devices("jit", jax.local_devices()[:1]), columns=4)
+    for index in range(count):
+        *found_heads, found_logits = np.load(tmp_path / f"heads_{index}.npz").values()
+        for before, after in zip(heads, found_heads, strict=True):
+            np.testing.assert_allclose(after, before, atol=1e-5)
+        np.testing.assert_allclose(found_logits, logits, atol=2e-4)
 
 
 @pytest.mark.parametrize("job", ["impute", "multilabel"])

@@ -30,8 +30,10 @@ def drawn(columns: int = 0, groups: int = 1) -> tuple[np.ndarray, Targets, np.nd
     return features, Targets(labels, weights, context), rows, strength
 
 
-def solver(features: np.ndarray, devices: int = 1, limit: int = LARGE) -> LinearSolver:
-    own = Devices("jit", jax.local_devices()[:devices])
+def solver(features: np.ndarray, devices: int | Devices = 1, limit: int = LARGE) -> LinearSolver:
+    own = devices
+    if isinstance(own, int):
+        own = Devices("jit", jax.local_devices()[:own])
     names = [f"{row}.jpg" for row in range(len(features))]
     return LinearSolver(features, own, limit, SPLITS, LABELS, names)
 
@@ -48,7 +50,7 @@ def solved(
 
 
 def fitted(
-    devices: int = 1, limit: int = LARGE, columns: int = 0, groups: int = 1
+    devices: int | Devices = 1, limit: int = LARGE, columns: int = 0, groups: int = 1
 ) -> tuple[Heads, np.ndarray]:
     features, targets, rows, strength = drawn(columns, groups)
     heads, logits, _ = solved(solver(features, devices, limit), targets, rows, strength)
