@@ -302,6 +302,15 @@ def test_a_promise_weighs_known_cells_by_the_blanks_of_their_label() -> None:
     assert shares["hard"] < shares["easy"] - 0.1
 
 
+def test_a_promise_counts_a_scene_as_one() -> None:
+    """Five frames of a scene are wrong together, and prove as much as one."""
+    data = drawn()
+    repeated = {name: np.repeat(part, 5, axis=0) for name, part in data.items()}
+    alone = repeated | {"groups": np.arange(5 * ROWS)}
+    found = [judged(own, max_error=0.2).acceptance[0] for own in (repeated, alone)]
+    assert found[0].coverage < found[1].coverage - 0.02
+
+
 def test_what_a_scene_repeats_is_no_evidence_of_learning() -> None:
     """A ranking that is worth little by scenes is beyond doubt if their frames count alone."""
     rng = np.random.default_rng(2)

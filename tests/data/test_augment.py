@@ -106,6 +106,16 @@ def test_no_ranges_no_change() -> None:
     assert (draw_view(image, still, seed=0, digest=DIGEST, view=5) == image).all()
 
 
+@pytest.mark.parametrize(("sideways", "upside_down"), [(True, False), (False, True)])
+def test_each_flip_obeys_its_own_key(sideways: bool, upside_down: bool) -> None:
+    image = smooth_image(12, 16)
+    flips = Augmentation(0.0, 0.0, 0.0, 0.0, sideways, upside_down, (1.0, 1.0))
+    turned = image[:, ::-1] if sideways else image[::-1]
+    for view in range(1, 41):
+        seen = draw_view(image, flips, seed=0, digest=DIGEST, view=view)
+        assert (seen == image).all() or (seen == turned).all()
+
+
 def test_flips_come_in_half_of_the_views_and_brightness_in_its_range() -> None:
     image = np.full((8, 8, 3), 200, np.uint8)
     image[:, :4] = 100

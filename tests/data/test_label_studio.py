@@ -13,7 +13,7 @@ from mlc_jax.data.label_studio import Question, write_labelling_config, write_ta
 from mlc_jax.errors import LabelsError
 
 RUN = "ab12" * 16
-NAMES = ("sea & sun", '"><b>')
+NAMES = ("sea, sand & sun", '"><b>')
 QUESTIONS = [
     Question("a b&c.jpg", NAMES[0], 1, "filled"),
     Question("d.jpg", NAMES[1], -1, "abstained"),

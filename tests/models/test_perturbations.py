@@ -41,6 +41,37 @@ def test_lime_finds_the_weights_of_a_classifier_that_is_linear() -> None:
     assert made.fidelity.min() > 0.999
 
 
+def test_samples_near_the_image_count_more_and_those_kept_back_judge() -> None:
+    """A classifier that no linear model follows: the paper's weighted least squares, by hand."""
+
+    def score(images: np.ndarray) -> np.ndarray:
+        share = shown(images).mean(axis=(1, 2))
+        return (0.05 + 0.9 * (share > 0.6))[:, None]
+
+    count = 60
+    made = lime(probe_of(score), count, np.random.default_rng(3))
+    pieces = np.random.default_rng(3).random((count, 12)) < 0.5
+    pieces[0] = True
+    share = pieces @ np.bincount(QUARTERS.ravel()) / QUARTERS.size
+    p = 0.05 + 0.9 * (share > 0.6)
+    target = np.log(p / (1 - p))
+    weight = np.exp(-((1 - np.sqrt(pieces.mean(axis=1))) ** 2) / 0.25**2)
+
+    def ridge(rows: slice) -> np.ndarray:
+        """Weights and intercept: the penalty of 1 is on the weights alone."""
+        design = np.column_stack([pieces[rows], np.ones(len(pieces[rows]))])
+        gram = (design * weight[rows, None]).T @ design + np.diag([1.0] * 12 + [0.0])
+        return np.linalg.solve(gram, (design * weight[rows, None]).T @ target[rows])
+
+    np.testing.assert_allclose(made.weights[0], ridge(slice(None))[:12], atol=1e-8)
+    kept_back = slice(48, None)
+    fitted = ridge(slice(48))
+    rest, own = target[kept_back], weight[kept_back]
+    left = own @ (rest - pieces[kept_back] @ fitted[:12] - fitted[12]) ** 2
+    spread = own @ (rest - np.average(rest, weights=own)) ** 2
+    assert made.fidelity[0] == pytest.approx(1 - left / spread)
+
+
 def test_lime_of_labels_together_is_lime_of_each() -> None:
     worth = np.random.default_rng(2).normal(size=(2, 12))
     together = lime(probe_of(log_linear(worth, 0.0)), 100, np.random.default_rng(3))

@@ -74,7 +74,8 @@ def gaps(hidden: str, seeds: range) -> np.ndarray:
         features, truth, values = table(seed, 900, hidden)
         made, known = completed(features, values), values >= 0
         judgement, folds = made.judgement, made.deal.fold_of
-        p = judgement.probabilities
+        # Blanks are filled by the heads of all folds, which is no worse.
+        p = judgement.out_of_fold
         losses = -np.log(np.where(truth == 1, p, 1 - p))
         wrong = (p > judgement.cell_thresholds) != truth
         own = []
@@ -106,6 +107,17 @@ def test_hidden_cells_are_filled_as_well_as_known_ones_are_judged(hidden: str) -
     for figure in gaps(hidden, range(16)).T:
         assert abs(figure.mean()) < 2 * sem(figure)
         assert sem(figure) < 0.02, "too few draws to see anything"
+
+
+def test_a_round_is_judged_by_what_blanks_gain_from_it() -> None:
+    """Context that blanks lack is no gain, however much known cells have of it."""
+    falls = {}
+    for hidden in ("rows", "cells"):
+        features, _, values = table(0, 900, hidden)
+        (found,) = completed(features, values).rounds
+        falls[hidden] = np.mean([gain.mean for gain in found.values()])
+    assert falls["cells"] > 0.05
+    assert abs(falls["rows"]) < 0.01
 
 
 @pytest.mark.slow

@@ -352,6 +352,8 @@ def test_deals_of_an_ensemble_differ_and_each_has_a_part_in_every_logit() -> Non
         by_deal[number // FOLDS, split.predict] = made.by_split[number, split.predict]
     np.testing.assert_allclose(made.logits, by_deal.mean(axis=0))
     assert (by_deal[0] != by_deal[1]).any()
+    # A blank cell was seen by no head, so all of them predict it.
+    np.testing.assert_allclose(made.of_blanks(), np.mean(list(made.by_split), axis=0))
 
 
 def test_the_error_of_a_mean_is_the_usual_one_where_nothing_goes_together() -> None:
