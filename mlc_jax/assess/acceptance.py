@@ -24,6 +24,7 @@ LEVEL = 0.95
 """How sure the promise is."""
 
 _STEP = 0.01
+_STARTS: tuple[float, ...] = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Acceptance:
       coverage: share of the known cells that the rule would accept.
       errors, count: of those cells, how many are wrong and how many there are.
       bound: upper bound of the error of the accepted blanks; NaN where none is accepted.
+      level: how sure that bound is by itself, so that the choice of it is as sure as `LEVEL`.
       reason: for people.
     """
 
@@ -79,6 +81,7 @@ class Acceptance:
     errors: int
     count: int
     bound: float
+    level: float
     reason: str
 
 
@@ -141,12 +144,15 @@ def _further_error(cells: KnownCells, weights: np.ndarray) -> float:
 def accept_up_to(known: KnownCells, blanks: np.ndarray, max_error: float) -> Acceptance:
     """The widest rule whose promise holds, found on known cells.
 
-    Cuts are tried in an order that is fixed before the errors are looked at, from the most
-    confident cells outwards by one percent of all cells at a time, and the first that fails ends
-    the search. So, as every rule before it has passed its own test, the last one that passed holds
-    at `LEVEL` without a correction for the number of trials (fixed-sequence testing: Angelopoulos
-    et al., 2021, "Learn then Test", section 4). The first trial takes as many cells as give a bound
-    of `max_error` with half the errors that it allows, since fewer prove nothing.
+    Cuts are tried from the most confident cells outwards, by one percent of all cells at a time,
+    and the first that fails ends the search. As the order is fixed before the errors are looked at
+    and every rule before it has passed its own test, the last one that passed holds without a
+    correction for the number of trials (fixed-sequence testing: Angelopoulos et al., 2021, "Learn
+    then Test", section 4). Such searches start at several places, since a few cells that people got
+    wrong are the most confident errors there are and would end a single one at once; `LEVEL` is
+    shared out among them. The first starts with as many cells as give a bound of `max_error` with
+    half the errors that it allows, since fewer prove nothing; the others, where that is less than
+    an eighth of all cells, with a quarter, a half and three quarters of them.
 
     Args:
       known: of all labels that share the promise.
@@ -154,32 +160,37 @@ def accept_up_to(known: KnownCells, blanks: np.ndarray, max_error: float) -> Acc
         all labels count alike.
       max_error: the promise, in [0, 1]; 1 accepts everything.
     """
-    total = known.confidence.size
+    total, nan = known.confidence.size, float("nan")
     if max_error >= 1:
         errors = int(known.wrong.sum())
-        return Acceptance(0.0, 1.0, errors, total, float("nan"), "every cell is accepted")
+        return Acceptance(0.0, 1.0, errors, total, nan, LEVEL, "every cell is accepted")
     weights = _weights(known, blanks)
     sorted_confidence = np.sort(known.confidence)[::-1]
+    trials, starts = _trials(known, weights, max_error)
+    level = 1 - (1 - LEVEL) / max(len(starts), 1)
     best = None
-    for count in _trials(known, weights, max_error):
-        # Equal confidences fall on one side of a cut.
-        cut = sorted_confidence[count - 1]
-        chosen = known.confidence >= cut
-        taken = known.where(chosen)
-        bound = weighted_upper_bound(taken, weights[chosen])
-        if bound > max_error:
+    # What a later start reaches takes more cells than what an earlier one reaches before it.
+    for start in reversed(starts):
+        for count in trials[start:]:
+            # Equal confidences fall on one side of a cut.
+            cut = sorted_confidence[count - 1]
+            chosen = known.confidence >= cut
+            taken = known.where(chosen)
+            bound = weighted_upper_bound(taken, weights[chosen], level)
+            if bound > max_error:
+                break
+            best = float(cut), taken, bound
+        if best is not None:
             break
-        best = float(cut), taken, bound
     if best is None:
-        return Acceptance(
-            math.inf, 0.0, 0, 0, float("nan"), f"no group of cells has an error below {max_error:g}"
-        )
+        why = f"no group of cells has an error below {max_error:g}"
+        return Acceptance(math.inf, 0.0, 0, 0, nan, LEVEL, why)
     cut, taken, bound = best
     size, wrongly = taken.wrong.size, int(taken.wrong.sum())
     # The outermost cut takes in the cells that are less sure than any known one as well.
     cut = 0.0 if size == total else cut
     told = f"{wrongly} of {size} known cells wrong, blanks at most {bound:.2%} at {LEVEL:.0%}"
-    return Acceptance(cut, size / total, wrongly, size, bound, told)
+    return Acceptance(cut, size / total, wrongly, size, bound, level, told)
 
 
 def _weights(known: KnownCells, blanks: np.ndarray) -> np.ndarray:
@@ -190,18 +201,36 @@ def _weights(known: KnownCells, blanks: np.ndarray) -> np.ndarray:
     return (blanks / np.maximum(counts, 1))[known.label]
 
 
-def _trials(known: KnownCells, weights: np.ndarray, max_error: float) -> list[int]:
-    """Numbers of cells, ascending, ending with all of them; empty where all are too few."""
+def _trials(
+    known: KnownCells, weights: np.ndarray, max_error: float
+) -> tuple[list[int], list[int]]:
+    """Numbers of cells, ascending, ending with all of them, and where in them searches start.
+
+    Both are empty where there are too few cells. Neither looks at the errors.
+    """
     total = known.confidence.size
+    if not total:
+        return [], []
     counts = np.arange(1, total + 1)
-    enough = upper_bound(np.floor(counts * max_error / 2), counts) <= max_error
-    if not enough.any():
-        return []
     # So many equal units are needed; each stands for so many cells on the average.
     together = _further_error(known, weights) / float(weights.mean())
-    first = math.ceil(int(counts[np.argmax(enough)]) * together - 1e-9)
+
+    def needed(level: float) -> int:
+        enough = upper_bound(np.floor(counts * max_error / 2), counts, level) <= max_error
+        units = int(counts[np.argmax(enough)]) if enough.any() else total + 1
+        return math.ceil(units * together - 1e-9)
+
+    shares = _STARTS
+    first = needed(1 - (1 - LEVEL) / (1 + len(shares)))
+    if first > shares[0] * total / 2:
+        # A share of `LEVEL` would cost more cells than further starts can win.
+        shares, first = (), needed(LEVEL)
+    if first > total:
+        return [], []
     step = max(1, round(total * _STEP))
-    return [*range(first, total, step), total] if first <= total else []
+    trials = [*range(first, total, step), total]
+    later = [int(np.searchsorted(trials, share * total)) for share in shares]
+    return trials, sorted({0, *later})
 
 
 def error_bound(cells: KnownCells) -> ErrorBound:

@@ -94,10 +94,35 @@ def test_a_rule_reports_the_cells_that_it_takes() -> None:
     assert found.count == taken.sum()
     assert found.errors == wrong[taken].sum()
     assert found.coverage == found.count / 800
-    assert found.bound == pytest.approx(float(upper_bound(found.errors, found.count)))
+    exact = upper_bound(found.errors, found.count, found.level)
+    assert found.bound == pytest.approx(float(exact))
     assert found.bound <= 0.1
+    assert found.level == LEVEL
     assert f"{found.errors} of {found.count}" in found.reason
     assert f"{LEVEL:.0%}" in found.reason
+
+
+def test_a_few_wrong_cells_of_the_highest_confidence_do_not_end_the_search() -> None:
+    """As people's errors are: 12 of the 300 surest cells are wrong, then 1 in 120."""
+    confidence = np.linspace(1, 0.5, 9000)
+    wrong = np.zeros(9000, np.bool_)
+    wrong[10:300:25] = True
+    wrong[350::120] = True
+    found = accepted_alike(confidence, wrong, 0.02)
+    assert found.count == 9000
+    assert found.level == pytest.approx(1 - (1 - LEVEL) / 4)
+    assert found.bound == pytest.approx(float(upper_bound(wrong.sum(), 9000, found.level)))
+    assert found.bound <= 0.02
+
+
+def test_the_promise_of_several_searches_is_broken_in_one_draw_of_twenty_at_most() -> None:
+    """All cells are wrong just more often than the promise: every search may end by mistake."""
+    rng = np.random.default_rng(3)
+    found = [
+        accepted_alike(rng.random(6000), rng.random(6000) < 0.0501, 0.05) for _ in range(DRAWS)
+    ]
+    assert all(own.level > LEVEL for own in found if own.count)
+    assert np.mean([own.count > 0 for own in found]) <= MOST_BROKEN
 
 
 @pytest.mark.parametrize("seed", range(20))
