@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from jobs import backbone_keys, run_job
 
+from mlc_jax.assess.metrics import calibration_error, reliability
 from mlc_jax.assess.recovery import hide_cells, recovery_figures
 
 SEEDS = range(20, 26)
@@ -26,7 +27,6 @@ SHOWN = (
     "accuracy",
     "accuracy_at_half",
     "brier",
-    "ece",
     "prevalence_error",
     "roc_auc",
     "accepted_share",
@@ -36,8 +36,11 @@ SHOWN = (
 
 def recovered(
     data: Path, workdir: Path, keys: dict[str, str], share: float, seed: int
-) -> dict[str, float]:
-    """Figures of hidden cells of one draw, and the out-of-fold macro AUC as `oof`."""
+) -> tuple[dict[str, float], np.ndarray]:
+    """Figures of hidden cells of one draw, the out-of-fold macro AUC as `oof` among them.
+
+    Also the hidden cells themselves, float64 [2, K]: what they are, and their probabilities.
+    """
     truth = pd.read_csv(data / "labels.csv", index_col=0, dtype=str)
     values = truth.to_numpy().astype(np.int8)
     hidden = hide_cells(values, share, "random", seed)
@@ -63,7 +66,8 @@ def recovered(
         columns["accepted"].astype(bool),
     )
     summary = json.loads((workdir / "summary.json").read_text())
-    return figures | {"oof": summary["oof"]["macro_roc_auc"]["value"]}
+    judged = np.stack([values[hidden], columns["probability"].astype(float)[hidden]])
+    return figures | {"oof": summary["oof"]["macro_roc_auc"]["value"]}, judged
 
 
 def classified(data: Path, workdir: Path, keys: dict[str, str], seed: int) -> dict[str, float]:
@@ -102,7 +106,13 @@ def main() -> None:
             recovered(given.data, root / f"hidden-{seed}", keys, given.share, seed)
             for seed in range(given.draws)
         ]
-        show(f"{given.share:.0%} of cells hidden", found, (*SHOWN, "oof"))
+        name = f"{given.share:.0%} of cells hidden"
+        show(name, [figures for figures, _ in found], (*SHOWN, "oof"))
+        truth, p = np.concatenate([cells for _, cells in found], axis=1)
+        # Of one draw's cells it is mostly the noise of its bins.
+        print(
+            f"| {name} | ECE of all draws | {calibration_error(reliability(truth == 1, p)):.4f} |"
+        )
         tests = [classified(given.data, root / f"test-{seed}", keys, seed) for seed in SEEDS]
         show("test split", tests, ("map", "roc_auc"))
 
