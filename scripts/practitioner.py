@@ -103,11 +103,10 @@ def network(weights: Path) -> nn.Module:
     names.append("Conv_1")
     modules = [module for module in model.modules() if isinstance(module, Convolution)]
     for name, module in zip(names, modules, strict=True):
-        depthwise = (name, "depthwise_kernel") in arrays
-        kernel = arrays[name, "depthwise_kernel" if depthwise else "kernel"]
-        order = (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
+        kernels = [arrays[key] for key in arrays if key[0] == name and key[1].endswith("kernel")]
+        order = (2, 3, 0, 1) if module.conv.groups > 1 else (3, 2, 0, 1)
         norm = "bn_Conv1" if name == "Conv1" else f"{name}_BN" if name != "Conv_1" else "Conv_1_bn"
-        module.conv.weight.data = torch.from_numpy(kernel.transpose(order).copy())
+        module.conv.weight.data = torch.from_numpy(kernels[0].transpose(order).copy())
         for ours, theirs in (
             ("weight", "gamma"),
             ("bias", "beta"),
