@@ -169,7 +169,7 @@ def test_the_exported_program_says_what_predict_says(place: Path) -> None:
 def test_every_way_to_learn_is_compared(place: Path) -> None:
     rows = pd.read_csv(place / "checkpoints" / "compare" / "compare.csv")
     assert {"mlc_jax", "majority", "logistic regression (scikit-learn)"} <= set(rows.name)
-    assert len(rows) == 15
+    assert len(rows) == 17
 
 
 def test_the_lines_of_python_go_on_from_the_commands(

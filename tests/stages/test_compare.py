@@ -92,7 +92,7 @@ def test_an_audit_hides_fills_and_compares(
     for row in summary["audit"]:
         for name in ("accuracy", "roc_auc", "brier", "precision_at_50"):
             assert row[name]["low"] <= row[name]["value"] <= row[name]["high"]
-    assert len(lines(workdir)) == 2
+    assert len(lines(workdir)) == 3
     page = Parsed(workdir / "report.html")
     assert "came back right" in page.text
     assert f"label {SCRIPT!r}: left out of fitting, no cell is known" in page.text

@@ -163,7 +163,8 @@ def test_a_source_whose_table_was_edited_is_refused(
 def test_multilabel_takes_the_demo_only_where_it_is_asked_for_by_name(
     finished: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    nearby = finished[0]
+    nearby = tmp_path / "runs" / "finished"  # no other run lies beside it
+    shutil.copytree(finished[0], nearby)
     with pytest.raises(CheckpointError, match=r"holds no summary\.json") as caught:
         multilabel.run(adopting(nearby.parent / "mistyped"), tmp_path / "out")
     for text in (f"nearby: {nearby}", "config.data.labels", "config.data.demo=true"):
