@@ -69,7 +69,7 @@ def main() -> None:
     print(f"{ratios[0]:.2f} to {ratios[-1]:.2f} times as fast")
     if given.json:
         record = {
-            "command": f"python scripts/from_nothing.py {' '.join(sys.argv[1:])}",
+            "command": f"scripts/from_nothing.py DATA WEIGHTS --peer PYTHON --turns {given.turns}",
             "machine": machine() | {"load_before": load, "load_after": os.getloadavg()},
             "rows": rows,
         }
