@@ -43,8 +43,9 @@ def match_names(
 ) -> Matched:
     """Finds the image of every name.
 
-    As they are written, if 99 % lie in the folder; else in the first way that finds 99 %: without
-    leading folders, with another case of the suffix, by the last part, by that without its suffix.
+    As they are written, if 99 % lie in the folder; else in the way that finds 99 %, each of them
+    once: without leading folders, by the last part, or by that without its suffix and in any case.
+    Several such ways are one where they find the same files.
 
     Args:
       names: as the label file has them, one per row.
@@ -53,7 +54,7 @@ def match_names(
       options: suffix, prefix and match may say how.
 
     Raises:
-      LabelsError: two images fit a name.
+      LabelsError: two images fit a name, in one way or by two.
     """
     files = list(listed)
     there = set(files)
@@ -72,19 +73,51 @@ def match_names(
         "name": ("by the last part of their paths", lambda: _by(distinct, files, _last)),
         "stem": ("by their names without suffix", lambda: _by(distinct, files, _stem)),
     }
-    for key, (said, find) in ways.items():
-        if options.match not in ("", key):
+    if options.match:
+        ways = {options.match: ways[options.match]}
+    tried: dict[str, dict[str, str | None]] = {}
+    unclear: LabelsError | None = None
+    for key, (_, find) in ways.items():
+        try:
+            found = find()
+        except LabelsError as error:
+            unclear = unclear or error
             continue
-        found = find()
         count = sum(file is not None for file in found.values())
         if count >= ENOUGH * len(distinct) or (options.match and count):
-            way = (
-                f"{count} of {len(distinct)} file names are found {said} (config.data.match={key})"
-            )
-            lost = (name for name, file in found.items() if file is None)
-            hint = _absent(lost, len(distinct), there)
-            return Matched([found[name] or name for name in names], count, len(distinct), way, hint)
-    return Matched(names, exact, len(distinct), "", _hint(distinct, there, folder, options))
+            tried[key] = found
+    if not tried:
+        if unclear is not None:
+            raise unclear
+        return Matched(names, exact, len(distinct), "", _hint(distinct, there, folder, options))
+    _refuse_other_files(tried)
+    key, found = next(iter(tried.items()))
+    count = sum(file is not None for file in found.values())
+    way = (
+        f"{count} of {len(distinct)} file names are found {ways[key][0]} (config.data.match={key})"
+    )
+    lost = (name for name, file in found.items() if file is None)
+    hint = _absent(lost, len(distinct), there)
+    return Matched([found[name] or name for name in names], count, len(distinct), way, hint)
+
+
+def _refuse_other_files(tried: dict[str, dict[str, str | None]]) -> None:
+    """Refuses ways that find different files for one name.
+
+    Args:
+      tried: the file of every name, or None, by the key of each way that finds enough of them.
+
+    Raises:
+      LabelsError: two ways find two files; it names both.
+    """
+    (first, found), *others = tried.items()
+    for other, also in others:
+        for name, file in found.items():
+            if file is not None and also[name] is not None and also[name] != file:
+                raise LabelsError(
+                    f"{shown(name)} is {shown(file)} by {flag('match', first)} and "
+                    f"{shown(also[name] or '')} by {flag('match', other)}; give one of them"
+                )
 
 
 def _absent(names: Iterable[str], total: int, there: set[str]) -> str:

@@ -322,6 +322,22 @@ def test_a_name_that_fits_two_images_is_an_error() -> None:
         matched(["a.jpg", "b.jpg"], ["a.jpg", "d/b.jpg", "e/b.jpg"])
 
 
+def test_ways_that_find_other_files_are_an_error_and_each_of_them_may_be_given() -> None:
+    """The path without its folders is one file, the name in the folder that fits best another."""
+    names, listed = ["c/b/a.jpg"], ["a.jpg", "q/b/a.jpg"]
+    with pytest.raises(LabelsError) as caught:
+        matched(names, listed)
+    assert "'c/b/a.jpg' is 'a.jpg' by --config.data.match=path" in str(caught.value)
+    assert "'q/b/a.jpg' by --config.data.match=name" in str(caught.value)
+    assert matched(names, listed, match="path") == ["a.jpg"]
+    assert matched(names, listed, match="name") == ["q/b/a.jpg"]
+
+
+def test_a_way_that_is_not_unique_does_not_stand_against_one_that_is() -> None:
+    assert matched(["x/d/a.jpg", "x/e/a.jpg"], ["d/a.jpg", "e/a.jpg"]) == ["d/a.jpg", "e/a.jpg"]
+    assert matched(["z/a.jpg"], ["a.jpg", "d/a.jpg"]) == ["a.jpg"]
+
+
 def test_suffix_and_prefix_and_match_are_taken_at_their_word() -> None:
     assert matched(["1", "2"], ["im1.png", "im2.png"], prefix="im", suffix=".png") == [
         "im1.png",
