@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mlc_jax.data.formats.cell_text import text_of
 from mlc_jax.data.formats.record import Row, Sheet
-from mlc_jax.data.formats.spreadsheet import text_of
 from mlc_jax.errors import LabelsError
 from mlc_jax.label_settings import ReadOptions
 

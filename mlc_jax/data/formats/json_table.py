@@ -3,14 +3,13 @@
 Hugging Face's metadata.jsonl is one: file_name, and labels as a list or as columns.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mlc_jax.data.formats import json_text
+from mlc_jax.data.formats.cell_text import text_of
 from mlc_jax.data.formats.record import Row, Sheet
-from mlc_jax.data.formats.spreadsheet import text_of
 from mlc_jax.data.layout import FILE_HEADERS
 from mlc_jax.errors import LabelsError
 from mlc_jax.label_settings import ReadOptions
@@ -45,14 +44,14 @@ def read(path: Path, options: ReadOptions) -> Sheet:
         def records() -> Iterator[Row]:
             yield 0, names
             for number, item in json_text.lines(path):
-                yield number, [_text(item.get(name)) for name in names]
+                yield number, [text_of(item.get(name)) for name in names]
 
         return Sheet(path, records, ("one JSON object per line",))
     names, rows = _table(path, json_text.load(path))
 
     def listed() -> Iterator[Row]:
         yield 0, names
-        yield from ((number, list(map(_text, row))) for number, row in enumerate(rows, 1))
+        yield from ((number, list(map(text_of, row))) for number, row in enumerate(rows, 1))
 
     return Sheet(path, listed, ("a JSON table",))
 
@@ -79,7 +78,3 @@ def _table(path: Path, content: Any) -> tuple[list[str], list[list[Any]]]:
     if not all(isinstance(c, list) and len(c) == len(columns[0]) for c in columns):
         raise LabelsError(f"{path}: its columns have different lengths")
     return names, [list(row) for row in zip(*columns, strict=True)]
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, list | dict) else text_of(value)

@@ -4,17 +4,15 @@ A task without an annotation is an image that nobody labelled; cancelled annotat
 several annotations of a task are several annotators.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from mlc_jax.data.formats import json_text
+from mlc_jax.data.formats.label_studio_images import image_of
 from mlc_jax.data.formats.record import ANNOTATED, UNSEEN, Record
 from mlc_jax.label_settings import ReadOptions
 
-_UPLOADED = re.compile(r"[0-9a-f]{8}-")  # what Label Studio puts before an uploaded file's name
 _NO_CHOICES = frozenset(
     ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")
 )
@@ -51,19 +49,6 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record]:
             for result in annotation.get("result", ()):
                 for name in _names(result.get("value", {})):
                     yield Record(filename, name, 1, name, who, row)
-
-
-def image_of(data: dict[str, Any]) -> str:
-    """The name of a task's image, without the address and the mark of an upload."""
-    texts = [value for value in data.values() if isinstance(value, str)]
-    address = str(data.get("image") or data.get("img") or next(iter(texts), ""))
-    parts = urlsplit(address)
-    local = parse_qs(parts.query).get("d")
-    if local:
-        return local[0]
-    folder, _, name = parts.path.rpartition("/")
-    uploaded = "/upload" in folder
-    return _UPLOADED.sub("", name, count=1) if uploaded else address
 
 
 def _fits(item: dict[str, Any]) -> bool:

@@ -1,12 +1,12 @@
 """Workbooks of Excel and LibreOffice: the first sheet that holds something."""
 
-import datetime
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from mlc_jax.data.formats.cell_text import text_of
 from mlc_jax.data.formats.record import Row, Sheet
+from mlc_jax.data.formats.zipped import names_in_zip
 from mlc_jax.errors import LabelsError
 from mlc_jax.label_settings import ReadOptions
 
@@ -18,18 +18,9 @@ def detect(path: Path, first_bytes: bytes) -> bool:
     """Whether it is a workbook."""
     if first_bytes.startswith(_OLE):
         return path.suffix.lower() in (".xls", ".xlt")
-    if not first_bytes.startswith(b"PK\x03\x04"):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            return (
-                "xl/workbook.xml" in names
-                or "xl/workbook.bin" in names
-                or ("mimetype" in names and "content.xml" in names)
-            )
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
-        return False
+    names = names_in_zip(path, first_bytes)
+    workbook = {"xl/workbook.xml", "xl/workbook.bin"} & set(names)
+    return bool(workbook) or ("mimetype" in names and "content.xml" in names)
 
 
 def read(path: Path, options: ReadOptions) -> Sheet:
@@ -82,16 +73,3 @@ def read(path: Path, options: ReadOptions) -> Sheet:
                 yield number, fields
 
     return Sheet(path, records, tuple(notes))
-
-
-def text_of(cell: Any) -> str:
-    """A typed cell as text: whole numbers without a point, truth as TRUE and FALSE."""
-    if cell is None or cell != cell:  # NaN
-        return ""
-    if isinstance(cell, bool):
-        return str(cell).upper()
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    if isinstance(cell, datetime.date | datetime.time):
-        return cell.isoformat()
-    return str(cell)

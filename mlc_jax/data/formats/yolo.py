@@ -6,12 +6,12 @@ from pathlib import Path
 
 from mlc_jax.data.delimited import open_text, shown
 from mlc_jax.data.formats.record import ANNOTATED, Extra, Record
+from mlc_jax.data.formats.yolo_names import class_names
 from mlc_jax.data.layout import names_of
 from mlc_jax.errors import LabelsError
 from mlc_jax.label_settings import ReadOptions
 
 _LINE = re.compile(r"\s*(\d+)((?:\s+-?\d*\.?\d+(?:e-?\d+)?){4,})\s*")
-_NAME_FILES = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml", "_darknet.labels")
 _LISTS = ("train", "val", "test", "classes", "labels", "notes", "readme")
 
 
@@ -28,7 +28,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record | Extra]:
     Raises:
       LabelsError: a line is none, or a class has no name.
     """
-    names = list(names_of(options)) or _names(path)
+    names = list(names_of(options)) or class_names(path)
     for name in names:
         yield Record("", name)
     for number, (file, part) in enumerate(_files(path), 1):
@@ -60,26 +60,4 @@ def _files(path: Path) -> list[tuple[Path, str]]:
         if files:
             level = {"labels/*/*.txt": -2, "*/labels/*.txt": -3}.get(pattern, 0)
             return [(file, file.parts[level] if level else "") for file in files]
-    return []
-
-
-def _names(path: Path) -> list[str]:
-    """The names of the classes, from a file beside the labels or above them."""
-    for folder in (path, path.parent):
-        for name in _NAME_FILES:
-            if (folder / name).is_file():
-                text = "".join(open_text(folder / name).lines())
-                return (
-                    _yaml_names(text) if name.endswith(".yaml") else text.split("\n")[: -1 or None]
-                )
-    return []
-
-
-def _yaml_names(text: str) -> list[str]:
-    """The value of `names` in a data.yaml: a list on one line, or an entry per line."""
-    if found := re.search(r"^names:\s*\[(.*?)\]", text, re.MULTILINE | re.DOTALL):
-        return [part.strip().strip("'\"") for part in found[1].split(",") if part.strip()]
-    if found := re.search(r"^names:\s*\n((?:\s+.*\n?|-.*\n?)+)", text, re.MULTILINE):
-        entries = [line.strip() for line in found[1].splitlines() if line.strip()]
-        return [re.sub(r"^(-|\d+:)\s*", "", entry).strip("'\"") for entry in entries]
     return []
