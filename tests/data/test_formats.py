@@ -1,6 +1,7 @@
 """Every format that is read: a golden file of one truth, a damaged one, and random JSON in each."""
 
 import contextlib
+import csv
 import gzip
 import json
 import shlex
@@ -234,6 +235,31 @@ VIA = {
     }
     for image, own in HELD.items()
 }
+
+
+def via_csv(folder: Path) -> Path:
+    """A row for every region; an image without one has a row of its own, as VIA writes it."""
+    with (folder / "via_export.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            [
+                "filename",
+                "file_size",
+                "file_attributes",
+                "region_count",
+                "region_id",
+                "region_shape_attributes",
+                "region_attributes",
+            ]
+        )
+        for image, own in HELD.items():
+            for number, name in enumerate(own or [None]):
+                box = json.dumps({"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4})
+                region = {"what": name} if name else {}
+                writer.writerow([image, 123, "{}", len(own), number, box, json.dumps(region)])
+    return folder / "via_export.csv"
+
+
 CLASS_MAP = {"0": "sea", "1": "sky"}
 
 
@@ -303,6 +329,7 @@ GOLDEN: dict[str, tuple[str, Writer]] = {
     ),
     "cvat": ("cvat", lambda folder: text(folder / "a.xml", f"<annotations>{CVAT}</annotations>")),
     "via": ("via", as_json("l.json", VIA)),
+    "via csv": ("via_csv", via_csv),
     "fiftyone": (
         "fiftyone",
         as_json("l.json", {"classes": NAMES, "labels": {i[0]: own for i, own in IDS.items()}}),

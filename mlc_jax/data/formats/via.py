@@ -33,10 +33,11 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record]:
         shapes = list(regions.values()) if isinstance(regions, dict) else regions
         for attributes in (item["file_attributes"], *(s["region_attributes"] for s in shapes)):
             for key, value in attributes.items():
-                yield from _labels(filename, str(key), value, row)
+                yield from labels_of(filename, str(key), value, row)
 
 
-def _labels(filename: str, key: str, value: Any, row: int) -> Iterator[Record]:
+def labels_of(filename: str, key: str, value: Any, row: int) -> Iterator[Record]:
+    """The labels of one attribute of a file, or of a region in it."""
     if isinstance(value, dict):  # a group of boxes, of which those that are ticked are there
         for name, ticked in value.items():
             yield Record(filename, str(name), 1 if ticked else 0, str(ticked), "", row)
