@@ -32,6 +32,8 @@ COMMANDS = [
     if language == "sh"
     for line in block.replace("\\\n", "").splitlines()
 ]
+# The first test that needs them runs all commands, some of them long beside other work.
+pytestmark = pytest.mark.timeout(1800)
 IMAGES, FEW = 240, 40
 SMALL = ("backbone.name=mobilenet_v3_small", "backbone.weights=random", "data.image_size=32,32")
 SHORT = ("features.views=0", "epochs=2", "folds=3")
