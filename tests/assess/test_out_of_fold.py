@@ -307,7 +307,8 @@ def test_a_promise_counts_a_scene_as_one() -> None:
     data = drawn()
     repeated = {name: np.repeat(part, 5, axis=0) for name, part in data.items()}
     alone = repeated | {"groups": np.arange(5 * ROWS)}
-    found = [judged(own, max_error=0.2).acceptance[0] for own in (repeated, alone)]
+    # From 0.2 on both end before the cells of the noise, whose confidences are all but equal.
+    found = [judged(own, max_error=0.18).acceptance[0] for own in (repeated, alone)]
     assert found[0].coverage < found[1].coverage - 0.02
 
 
