@@ -6,6 +6,12 @@ import shutil
 import tempfile
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time, so that a run fails for what it changed. To look for others:
+# python -m pytest --hypothesis-profile=default tests/data
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 # Simulated devices for the parallel tests. NPROC: without it, eight of them on two cores stall in
 # the all-reduce rendezvous. Both are read when jax is imported, so they must be set here.

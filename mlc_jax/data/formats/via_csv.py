@@ -25,11 +25,13 @@ def read(path: Path, options: ReadOptions) -> Iterator[Record]:
     """The labels of every file.
 
     Raises:
-      LabelsError: attributes are no JSON, or a row has too few columns.
+      LabelsError: a column is not there, attributes are no JSON, or a row has too few columns.
     """
     rows = open_text(path, encoding=options.encoding).records(",")
-    _, header = next(rows)
+    _, header = next(rows, (1, []))
     places = {name.strip().lstrip("#"): place for place, name in enumerate(header)}
+    if absent := sorted(_COLUMNS - places.keys()):
+        raise LabelsError(f"{path}, row 1: VIA's columns {', '.join(absent)} are not there")
     for row, fields in rows:
         if len(fields) < len(header):
             raise LabelsError(f"{path}, row {row}: {len(fields)} of {len(header)} columns")
