@@ -35,7 +35,8 @@ class ReadOptions:
       blank: what an empty cell means; empty: missing.
       absent: what it means that a list or an export does not name a label; empty: not stated.
       uncertain: what -1 and words of doubt mean; empty: not stated.
-      soft: (low, high): numbers up to low are 0, from high on 1, missing between.
+      soft: (low, high): numbers up to low are 0, from high on 1, missing between; where high is
+        above 1, of numbers up to 100 (percentages, counts).
       annotators: majority, agree (all must) or first, where rows of one image differ.
       suffix, prefix: put around every file name.
       match: path, name (its last part) or stem (that without suffix); empty: found out.
@@ -80,12 +81,12 @@ class ReadOptions:
         if self.soft and not (
             len(self.soft) == 2
             and all(isinstance(number, int | float) for number in self.soft)
-            and 0 <= self.soft[0] <= self.soft[1] <= 1
+            and 0 <= self.soft[0] <= self.soft[1] <= 100
             and math.isfinite(self.soft[1])
         ):
             raise ConfigError(
                 f"config.data.soft={self.soft!r} cannot be used; expected LOW,HIGH with "
-                "0 <= LOW <= HIGH <= 1"
+                "0 <= LOW <= HIGH <= 1, or up to 100 where the numbers of the file are"
             )
 
     @staticmethod

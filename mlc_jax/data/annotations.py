@@ -19,6 +19,14 @@ MAX_CELLS = 2**31
 _SHOWN = 6
 
 
+class AbsentError(LabelsError):
+    """`config.data.absent` has to be stated; `advice` is what has to be given beside it."""
+
+    def __init__(self, message: str, advice: str) -> None:
+        super().__init__(message)
+        self.advice = advice
+
+
 class _Statement(NamedTuple):
     place: int
     label: int
@@ -100,7 +108,7 @@ def table_of(
         states_zeros = any(s.explicit and s.value == 0 for s in statements)
         meaning = options.absent or ("missing" if states_zeros else "")
         if not meaning:
-            raise LabelsError(_ask(where, names, values, absent, advice))
+            raise ask_absent(where, names, values, absent, advice)
         if meaning == "false":
             values[absent] = 0
         texts["(not named)", 0 if meaning == "false" else MISSING] += int(absent.sum())
@@ -204,9 +212,18 @@ def _repeats(
     return notes, alpha
 
 
-def _ask(
+def ask_absent(
     where: str, names: tuple[str, ...], values: np.ndarray, absent: np.ndarray, advice: str
-) -> str:
+) -> AbsentError:
+    """The error that asks what it means that a label is not named.
+
+    Args:
+      where: names the file or files.
+      names: of the labels.
+      values: int8 [N, L], as far as they are named.
+      absent: bool [N, L], the cells that are not.
+      advice: keys that have to be given as well.
+    """
     ones, gone = (values == 1).sum(axis=0), absent.sum(axis=0)
 
     def counted(word: str) -> str:
@@ -217,12 +234,13 @@ def _ask(
         return ", ".join(texts[:_SHOWN]) + (" …" if len(texts) > _SHOWN else "")
 
     flags = f"{advice} " if advice else ""
-    return (
+    message = (
         f"{where}: {len(values)} rows name {len(names)} labels, and what it means that a label is "
         f"not named is not stated. {flags}--config.data.absent=false: it does not apply "
         f"({counted('zeros')}); {flags}--config.data.absent=missing: it is not known "
         f"({counted('missing')}), and without any 0 no label can be learned"
     )
+    return AbsentError(message, advice)
 
 
 def _notes(places: dict[tuple[str, str], int], unseen: int, absent: str) -> list[str]:

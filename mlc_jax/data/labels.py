@@ -13,7 +13,7 @@ import numpy as np
 
 from mlc_jax.data.annotators import Votes, merge_rows
 from mlc_jax.data.delimited import csv_line, shown
-from mlc_jax.data.formats.find import read_files
+from mlc_jax.data.formats.read import read_files
 from mlc_jax.data.matching import ENOUGH, Matched, match_names
 from mlc_jax.data.raw_table import Quarantined, RawTable
 from mlc_jax.data.receipt import Receipt, make_receipt

@@ -16,6 +16,11 @@ from mlc_jax.label_settings import ReadOptions, flag
 _UPLOADED = re.compile(r"[0-9a-f]{8}-")
 ENOUGH = 0.99  # of the names have to be found for a way to be taken by itself
 _MOST_TRIED, _SHOWN = 50, 3
+_SAID = {
+    "path": "without the folders before the image folder",
+    "name": "by the last part of their paths",
+    "stem": "by their names without suffix",
+}
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,9 @@ def match_names(
 ) -> Matched:
     """Finds the image of every name.
 
-    As they are written, if 99 % lie in the folder; else in the way that finds 99 %, each of them
-    once: without leading folders, by the last part, or by that without its suffix and in any case.
-    Several such ways are one where they find the same files.
+    As they are written, if 99 % lie in the folder; else in the one way that finds 99 %, each in one
+    image: without leading folders (path), by the last part (name), by that without its suffix
+    (stem). Where several ways do and agree, in the first of them.
 
     Args:
       names: as the label file has them, one per row.
@@ -54,70 +59,71 @@ def match_names(
       options: suffix, prefix and match may say how.
 
     Raises:
-      LabelsError: two images fit a name, in one way or by two.
+      LabelsError: two images fit a name, in one way or in two.
     """
     files = list(listed)
     there = set(files)
     if options.suffix or options.prefix:
         names = [f"{options.prefix}{name.strip()}{options.suffix}" for name in names]
     distinct = list(dict.fromkeys(names))
+    enough = ENOUGH * len(distinct)
     exact = sum(name in there or _is_file(folder, name) for name in distinct)
-    if not options.match and exact >= ENOUGH * len(distinct):
+    if not options.match and exact >= enough:
         hint = _hint(distinct, there, folder, options) if exact < len(distinct) else ""
         return Matched(names, exact, len(distinct), "", hint)
-    ways: dict[str, tuple[str, Callable[[], dict[str, str | None]]]] = {
-        "path": (
-            "without the folders before the image folder",
-            lambda: _by_path(distinct, there, folder),
-        ),
-        "name": ("by the last part of their paths", lambda: _by(distinct, files, _last)),
-        "stem": ("by their names without suffix", lambda: _by(distinct, files, _stem)),
+    ways: dict[str, Callable[[], dict[str, list[str]]]] = {
+        "path": lambda: _by_path(distinct, there, folder),
+        "name": lambda: _by(distinct, files, folder, _last),
+        "stem": lambda: _by(distinct, files, folder, _stem),
     }
-    if options.match:
-        ways = {options.match: ways[options.match]}
-    tried: dict[str, dict[str, str | None]] = {}
-    unclear: LabelsError | None = None
-    for key, (_, find) in ways.items():
-        try:
-            found = find()
-        except LabelsError as error:
-            unclear = unclear or error
-            continue
-        count = sum(file is not None for file in found.values())
-        if count >= ENOUGH * len(distinct) or (options.match and count):
-            tried[key] = found
-    if not tried:
-        if unclear is not None:
-            raise unclear
+    fitting = {
+        key: find() for key, find in ways.items() if not options.match or options.match == key
+    }
+    least = 1 if options.match else enough
+    fitting = {
+        key: found for key, found in fitting.items() if distinct and _count(found, 1) >= least
+    }
+    if not fitting:
         return Matched(names, exact, len(distinct), "", _hint(distinct, there, folder, options))
-    _refuse_other_files(tried)
-    key, found = next(iter(tried.items()))
-    count = sum(file is not None for file in found.values())
-    way = (
-        f"{count} of {len(distinct)} file names are found {ways[key][0]} (config.data.match={key})"
-    )
-    lost = (name for name, file in found.items() if file is None)
-    hint = _absent(lost, len(distinct), there)
-    return Matched([found[name] or name for name in names], count, len(distinct), way, hint)
+    unique = [key for key, found in fitting.items() if _count(found, 1, 1) >= enough]
+    key = next(iter(unique or fitting))
+    found = fitting[key]
+    _check_single(found)
+    agreeing = [other for other in unique if other != key]
+    for other, also in fitting.items():
+        _check_agreement(key, found, other, also)
+    count = _count(found, 1)
+    way = f"{count} of {len(distinct)} file names are found {_SAID[key]} (config.data.match={key})"
+    if agreeing:
+        way += f", in the same images as with {' and '.join(agreeing)}"
+    hint = _absent((name for name, own in found.items() if not own), len(distinct), there)
+    filenames = [next(iter(found[name]), name) for name in names]
+    return Matched(filenames, count, len(distinct), way, hint)
 
 
-def _refuse_other_files(tried: dict[str, dict[str, str | None]]) -> None:
-    """Refuses ways that find different files for one name.
+def _count(found: dict[str, list[str]], least: int, most: int | None = None) -> int:
+    """How many names fit at least, and at most, so many images."""
+    return sum(least <= len(own) and (most is None or len(own) <= most) for own in found.values())
 
-    Args:
-      tried: the file of every name, or None, by the key of each way that finds enough of them.
 
-    Raises:
-      LabelsError: two ways find two files; it names both.
-    """
-    (first, found), *others = tried.items()
-    for other, also in others:
-        for name, file in found.items():
-            if file is not None and also[name] is not None and also[name] != file:
-                raise LabelsError(
-                    f"{shown(name)} is {shown(file)} by {flag('match', first)} and "
-                    f"{shown(also[name] or '')} by {flag('match', other)}; give one of them"
-                )
+def _check_single(found: dict[str, list[str]]) -> None:
+    for name, own in found.items():
+        if len(own) > 1:
+            raise LabelsError(
+                f"{shown(name)} fits {shown(own[0])} and {shown(own[1])} in the image folder; "
+                f"{_distinction(name, own)}"
+            )
+
+
+def _check_agreement(
+    key: str, found: dict[str, list[str]], other: str, also: dict[str, list[str]]
+) -> None:
+    for name, own in found.items():
+        if own and also[name] and own[0] not in also[name]:
+            raise LabelsError(
+                f"{shown(name)} is {shown(own[0])} by {flag('match', key)} and "
+                f"{shown(also[name][0])} by {flag('match', other)}; give one of them"
+            )
 
 
 def _absent(names: Iterable[str], total: int, there: set[str]) -> str:
@@ -181,45 +187,39 @@ def _stem(name: str) -> str:
     return (stem if f".{suffix.lower()}" in IMAGE_SUFFIXES else last).casefold()
 
 
-def _by_path(names: list[str], there: set[str], folder: Path) -> dict[str, str | None]:
+def _inner(name: str, root: list[str]) -> list[str]:
+    """The parts of a name, without those of the image folder."""
+    parts = _parts(name)
+    return parts[len(root) :] if parts[: len(root)] == root else parts
+
+
+def _by_path(names: list[str], there: set[str], folder: Path) -> dict[str, list[str]]:
     """Names whose last parts, as many as possible, are the path of a file."""
-    found: dict[str, str | None] = {}
+    found: dict[str, list[str]] = {}
     root = _parts(str(folder.absolute()))
     for name in names:
-        parts = _parts(name)
-        if parts[: len(root)] == root:
-            parts = parts[len(root) :]
+        parts = _inner(name, root)
         tails = ("/".join(parts[start:]) for start in range(len(parts)))
-        found[name] = next((tail for tail in tails if tail in there), None)
+        found[name] = [tail for tail in tails if tail in there][:1]
     return found
 
 
-def _by(names: list[str], files: list[str], key: Callable[[str], str]) -> dict[str, str | None]:
-    """Names that share a key with one file; of several, with the one in the same folders.
-
-    Raises:
-      LabelsError: two files fit a name.
-    """
+def _by(
+    names: list[str], files: list[str], folder: Path, key: Callable[[str], str]
+) -> dict[str, list[str]]:
+    """The files that share a key with a name; of several, those in the same folders."""
+    root = _parts(str(folder.absolute()))
     by_key: dict[str, list[str]] = {}
     for file in files:
         by_key.setdefault(key(file), []).append(file)
-    found: dict[str, str | None] = {}
-    for name in names:
-        own = _nearest(name, by_key.get(key(name), []))
-        if len(own) > 1:
-            raise LabelsError(
-                f"{shown(name)} fits {shown(own[0])} and {shown(own[1])} in the image folder; "
-                f"{_distinction(name, own)}"
-            )
-        found[name] = own[0] if own else None
-    return found
+    return {name: _nearest(_inner(name, root), by_key.get(key(name), [])) for name in names}
 
 
-def _nearest(name: str, files: list[str]) -> list[str]:
+def _nearest(parts: list[str], files: list[str]) -> list[str]:
     """Of files that fit a name, those that share most of the folders before it."""
     if len(files) < 2:
         return files
-    own = [part.casefold() for part in reversed(_parts(name)[:-1])]
+    own = [part.casefold() for part in reversed(parts[:-1])]
 
     def shared(file: str) -> int:
         folders = reversed(file.casefold().split("/")[:-1])

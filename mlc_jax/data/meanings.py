@@ -55,6 +55,7 @@ _LIKELY = {
 _WORTH = {"true": 1, "false": 0, "missing": MISSING}
 _INTEGER = re.compile(r"([+-]?\d{1,9})(?:\.0*|,0{1,2})?", re.ASCII)
 _SHARE = re.compile(r"(?:0|1)?[.,]\d+(?:e-?\d+)?|[01]|\d[.,]?\d*e-\d+", re.ASCII)
+_PERCENTAGE = re.compile(r"(\d{1,3}(?:[.,]\d+)?)\s*(%?)", re.ASCII)
 READ_AS = {1: "1", 0: "0", MISSING: "missing"}
 
 
@@ -63,6 +64,15 @@ def canonical(text: str) -> str:
     word = text.strip().casefold().replace("−", "-")
     found = _INTEGER.fullmatch(word)
     return str(int(found[1])) if found else word
+
+
+def _number(word: str, most: int) -> float | None:
+    """The number between 0 and `most`, 1 or 100, that a text is; 93% is 0.93 or 93."""
+    found = _PERCENTAGE.fullmatch(word)
+    if found is None:
+        return float(word.replace(",", ".")) if _SHARE.fullmatch(word) else None
+    number = float(found[1].replace(",", ".")) / (100 / most if found[2] else 1)
+    return number if number <= most else None
 
 
 def _apart(word: str, lists: Mapping[str, tuple[tuple[str, ...], int]]) -> str:
@@ -115,14 +125,14 @@ class Meanings:
         """The meaning of a text wherever it stands; None where it has none."""
         word = canonical(text)
         value = self._values.get(word)
-        if value is None and self._options.soft and _SHARE.fullmatch(word):
-            number = float(word.replace(",", "."))
-            low, high = self._options.soft
-            if 0 <= number <= 1:
-                return (
-                    MISSING if low < number < high or number == low == high else int(number >= high)
-                )
-        return value
+        if not self._options.soft or word in self.claimed:
+            return value
+        low, high = self._options.soft
+        most = 1 if high <= 1 else 100
+        number = _number(word, most) if value is None or most > 1 else None
+        if number is None or number > most:
+            return value
+        return MISSING if low < number < high or number == low == high else int(number >= high)
 
     def is_label(self, text: str) -> bool:
         """Whether a text could stand in a column of labels, as far as its look goes."""
@@ -132,6 +142,8 @@ class Meanings:
             or word in UNKNOWN_WORDS
             or any(word in pair for pair in _PAIRS)
             or _SHARE.fullmatch(word) is not None
+            or (word.endswith("%") and _number(word, 1) is not None)
+            or self.get(text) is not None
         )
 
     def is_missing(self, text: str) -> bool:
@@ -173,19 +185,8 @@ class Meanings:
             )
         if unknown:
             return f"where it stands for what is not known: {flag('missing_values', *unknown)}"
-        if others and all(_SHARE.fullmatch(words[text]) for text in others):
-            numbers = {
-                float(canonical(t).replace(",", ".")): n
-                for t, n in counts.items()
-                if _SHARE.fullmatch(canonical(t))
-            }
-            low = sum(n for number, n in numbers.items() if number < 0.5)
-            high = sum(n for number, n in numbers.items() if number > 0.5)
-            return (
-                f"numbers between 0 and 1 are soft labels: --config.data.soft=0.5,0.5 reads {low} "
-                f"cells below 0.5 as 0 and {high} above as 1; --config.data.soft=0.3,0.7 leaves "
-                "blank what lies between"
-            )
+        if soft := self._soft(counts, [words[text] for text in others]):
+            return soft
         flags = []
         for key, likely in _LIKELY.items():
             if own := [text for text in others if words[text] in likely]:
@@ -200,6 +201,24 @@ class Meanings:
             "name what each word means, in --config.data.true_values, --config.data.false_values "
             f"or --config.data.missing_values, as in {flag('missing_values', *others[:3])}"
         )
+
+    def _soft(self, counts: Mapping[str, int], words: list[str]) -> str:
+        """How to read numbers without a meaning as soft labels; empty where they are none."""
+        ways = ((1, "0.5", "0.3,0.7"), (100, "50", "30,70"))
+        for most, middle, apart in ways:
+            own = [_number(word, most) for word in words]
+            # Of few and small numbers, such as 2 beside 0 and 1, each is a state or a class.
+            if not own or None in own or (most > 1 and max(filter(None, own), default=0) <= 10):
+                continue
+            cells = [(_number(canonical(text), most), n) for text, n in counts.items()]
+            low = sum(n for number, n in cells if number is not None and number < float(middle))
+            high = sum(n for number, n in cells if number is not None and number > float(middle))
+            return (
+                f"numbers between 0 and {most} may be soft labels: --config.data.soft={middle},"
+                f"{middle} reads {low} cells below {middle} as 0 and {high} above as 1; "
+                f"--config.data.soft={apart} leaves blank what lies between"
+            )
+        return ""
 
     def unstated_zero(self, counts: Mapping[str, int]) -> str | None:
         """What is wrong where -1 is read as 0 and cells of 0, not spoken of, stand beside it.

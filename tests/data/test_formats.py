@@ -455,7 +455,7 @@ def cells(file: LabelsFile) -> dict[str, dict[str, int]]:
 def test_every_format_holds_the_same_truth(tmp_path: Path, case: str) -> None:
     name, write = GOLDEN[case]
     path = write(tmp_path)
-    assert find._format_of(path, ReadOptions()) == name
+    assert find.format_of(path, ReadOptions()) == name
     assert cells(read_labels(path, ReadOptions(absent="false"))) == TRUTH
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mlc_jax.data.labels import LabelsFile
 from mlc_jax.data.table import MISSING
-from mlc_jax.errors import MlcError
+from mlc_jax.errors import LabelsError, MlcError
 from mlc_jax.stages import convert
 from tests.label_flags import config_of, flags_of
 
@@ -129,6 +129,16 @@ TEXTS: dict[str, tuple[str, list[str], list[Way]]] = {
         "filename,sea,sky\na.jpg,0.9,0.2\nb.jpg,0.1,0.6\n",
         [],
         [(["soft=0.5,0.5"], ONE_TWO), (["soft=0.3,0.7"], [[1, 0], [0, M]])],
+    ),
+    "percentages": (
+        "filename,sea,sky\na.jpg,93%,31 %\nb.jpg,7.5%,60%\n",
+        [],
+        [(["soft=0.5,0.5"], ONE_TWO), (["soft=0.3,0.7"], [[1, M], [0, M]])],
+    ),
+    "numbers up to 100": (
+        "filename,sea,sky\na.jpg,93,1\nb.jpg,0,60\n",
+        [],
+        [(["soft=50,50"], ONE_TWO), (["soft=30,70"], [[1, 0], [0, M]])],
     ),
     "tags": (
         "filename,my tags\na.jpg,sea\nb.jpg,sky\nc.jpg,sea|sky\n",
@@ -259,6 +269,81 @@ def test_files_of_one_name_are_told_apart_by_nothing(tmp_path: Path) -> None:
     assert "write the paths" in refusal(tmp_path / "l.csv")
     (tmp_path / "l.csv").write_text("id,sea\ny/1.jpg,1\nx/2.jpg,0\n")
     assert read(tmp_path / "l.csv").table.filenames == ("y/1.jpg", "x/2.jpg")
+
+
+@pytest.mark.parametrize(
+    ("named", "on_disk", "found"),
+    [
+        # Without leading folders and by the last part.
+        ("train/1.jpg", ("1.jpg", "Train/1.jpg"), {"path": "1.jpg", "name": "Train/1.jpg"}),
+        # By the last part and without suffix: the part of another split has the very name.
+        (
+            "x/train/1.jpg",
+            ("train/1.png", "val/1.jpg"),
+            {"name": "val/1.jpg", "stem": "train/1.png"},
+        ),
+    ],
+)
+def test_ways_that_find_different_images_are_both_named(
+    named: str, on_disk: tuple[str, ...], found: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "l.csv").write_text(f"id,sea\n{named},1\n")
+    images(tmp_path, *on_disk)
+    message = refusal(tmp_path / "l.csv")
+    assert all(f"'{file}'" in message for file in found.values())
+    flags = flags_of(message)
+    assert flags == [f"{PREFIX}match={key}" for key in found]
+    for flag, file in zip(flags, found.values(), strict=True):
+        assert read(tmp_path / "l.csv", flag).table.filenames == (file,)
+
+
+def test_ways_that_find_the_same_images_are_one(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("id,sea\nin/train/1.jpg,1\nin/val/1.jpg,0\n")
+    images(tmp_path, "train/1.jpg", "val/1.jpg")
+    file = read(tmp_path / "l.csv")
+    assert file.table.filenames == ("train/1.jpg", "val/1.jpg")
+    (said,) = (note for note in file.notes if "config.data.match" in note)
+    assert said.endswith("(config.data.match=path), in the same images as with name and stem")
+
+
+def test_the_folder_itself_is_no_subfolder_of_its_name(tmp_path: Path) -> None:
+    images(tmp_path, "1.jpg", "images/1.jpg")
+    (tmp_path / "l.csv").write_text(f"id,sea\nfile://{tmp_path}/images/1.jpg,1\n")
+    assert read(tmp_path / "l.csv").table.filenames == ("1.jpg",)
+
+
+def test_one_name_of_many_that_two_images_fit_is_refused(tmp_path: Path) -> None:
+    names = [f"{number:03}" for number in range(200)]
+    (tmp_path / "l.csv").write_text("id,sea\n" + "".join(f"{n},{int(n) % 2}\n" for n in names))
+    images(tmp_path, *(f"x/{name}.jpg" for name in names), "y/007.jpg")
+    message = refusal(tmp_path / "l.csv")
+    assert "'007' fits" in message
+    assert "'x/007.jpg' and 'y/007.jpg'" in message or "'y/007.jpg' and 'x/007.jpg'" in message
+
+
+def test_what_an_export_does_not_name_is_counted_in_all_its_files(tmp_path: Path) -> None:
+    for part, label in (("train", "sea"), ("valid", "sky"), ("test", "sea")):
+        content = {
+            "images": [{"id": n, "file_name": f"{part}{n}.jpg"} for n in (1, 2)],
+            "categories": [{"id": 1, "name": label}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1}],
+        }
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "_annotations.coco.json").write_text(json.dumps(content))
+    files = ",".join(f"{tmp_path}/{part}/_annotations.coco.json" for part in ("train", "valid"))
+    for path, said in (
+        (str(tmp_path), "6 rows name 2 labels"),
+        (files, "4 rows name 2 labels"),
+    ):
+        with pytest.raises(LabelsError) as caught:
+            convert.read(config_of(f"{PREFIX}labels={path}"))
+        message = str(caught.value)
+        assert said in message
+        for word in ("false", "missing"):
+            file = convert.read(config_of(f"{PREFIX}labels={path}", f"{PREFIX}absent={word}"))
+            for name, (ones, zeros, missing) in file.receipt.labels.items():
+                counted = f"{zeros} zeros" if word == "false" else f"{missing} missing"
+                assert f"'{name}' {ones} ones and {counted}" in message
 
 
 def test_of_two_formats_that_fit_one_is_named(tmp_path: Path) -> None:

@@ -7,13 +7,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from mlc_jax.data.images import is_unsafe
 from mlc_jax.errors import LabelsError
 
-MAX_BYTES = 2**30
-MAX_FILES = 1_000_000
-_PIECE = 2**20
+MAX_BYTES, MAX_FILES = 2**30, 1_000_000
 _LABELS = (
     ".csv .tsv .txt .json .jsonl .ndjson .manifest .xml .yaml .names .labels .xlsx .ods .parquet "
     ".feather .npz .mat"
@@ -34,59 +33,48 @@ def unpacked(path: Path) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="mlc_jax-") as folder:
         try:
-            inner = (_gunzip if not zipfile.is_zipfile(path) else _unzip)(path, Path(folder))
+            inner = _unpack(path, Path(folder))
         except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
             raise LabelsError(
                 f"{path} cannot be unpacked ({error}), and is damaged; download or pack it again"
             ) from None
         except (RuntimeError, NotImplementedError) as error:  # a password, another compression
             raise LabelsError(
-                f"{path} cannot be unpacked here ({error}); unpack it yourself, and give the label "
-                "file in it"
+                f"{path} cannot be unpacked here ({error}); unpack it, and give its label file"
             ) from None
         yield inner
 
 
-def _gunzip(path: Path, folder: Path) -> Path:
-    target = folder / (path.stem or "labels")
-    with gzip.open(path) as packed, target.open("wb") as file:
-        size = 0
-        while piece := packed.read(_PIECE):
-            size += len(piece)
-            if size > MAX_BYTES:
-                raise LabelsError(f"{path} has more than {MAX_BYTES} bytes unpacked")
-            file.write(piece)
-    return target
-
-
-def _unzip(path: Path, folder: Path) -> Path:
+def _members(path: Path) -> Iterator[tuple[str, gzip.GzipFile | IO[bytes]]]:
+    """Name and content of every label file in it."""
+    if not zipfile.is_zipfile(path):
+        with gzip.open(path) as packed:
+            yield path.stem or "labels", packed
+        return
     with zipfile.ZipFile(path) as archive:
-        items = [item for item in archive.infolist() if not item.is_dir()]
-        if len(items) > MAX_FILES:
-            raise LabelsError(f"{path} holds {len(items)} files, more than {MAX_FILES}")
-        wanted = [
-            item
-            for item in items
-            if PurePosixPath(item.filename).suffix.lower() in _LABELS.split()
-            and not item.filename.startswith("__MACOSX/")
-        ]
-        size = 0
-        for item in wanted:
-            if is_unsafe(item.filename):
-                raise LabelsError(f"{path}: {item.filename!r} leads out of the archive")
-            target = folder / item.filename
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(item) as packed, target.open("wb") as file:
-                while piece := packed.read(_PIECE):
-                    size += len(piece)
-                    if size > MAX_BYTES:
-                        raise LabelsError(f"{path} has more than {MAX_BYTES} bytes unpacked")
-                    file.write(piece)
-    if not wanted:
+        names = [item.filename for item in archive.infolist() if not item.is_dir()]
+        if len(names) > MAX_FILES:
+            raise LabelsError(f"{path} holds {len(names)} files, more than {MAX_FILES}")
+        for name in names:
+            is_label = PurePosixPath(name).suffix.lower() in _LABELS.split()
+            if is_label and not name.startswith("__MACOSX/"):
+                with archive.open(name) as packed:
+                    yield name, packed
+
+
+def _unpack(path: Path, folder: Path) -> Path:
+    names, size = [], 0
+    for name, packed in _members(path):
+        if is_unsafe(name):
+            raise LabelsError(f"{path}: {name!r} leads out of the archive")
+        names.append(name)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("wb") as file:
+            while piece := packed.read(2**20):
+                if (size := size + len(piece)) > MAX_BYTES:
+                    raise LabelsError(f"{path} has more than {MAX_BYTES} bytes unpacked")
+                file.write(piece)
+    if not names:
         raise LabelsError(f"{path} holds no label file; unpack it and give the label file")
-    if len(wanted) == 1:
-        return folder / wanted[0].filename
-    inner = [item for item in folder.iterdir() if item.is_dir()]
-    return (
-        inner[0] if len(inner) == 1 and not any(f.is_file() for f in folder.iterdir()) else folder
-    )
+    inner = list(folder.iterdir())
+    return folder / names[0] if len(names) == 1 else inner[0] if len(inner) == 1 else folder

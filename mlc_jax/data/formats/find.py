@@ -1,10 +1,8 @@
-"""Which format a label file has, and its table."""
+"""Which format a label file has."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlc_jax.data.annotations import table_of
 from mlc_jax.data.formats import (
     archive,
     arrays,
@@ -26,7 +24,6 @@ from mlc_jax.data.formats import (
     nus_wide,
     sagemaker,
     spreadsheet,
-    text_table,
     vertex,
     via,
     via_csv,
@@ -35,11 +32,6 @@ from mlc_jax.data.formats import (
     wider_attributes,
     yolo,
 )
-from mlc_jax.data.formats.record import Sheet
-from mlc_jax.data.joined import join_tables
-from mlc_jax.data.meanings import Meanings
-from mlc_jax.data.raw_table import RawTable
-from mlc_jax.data.sheets import read_sheet
 from mlc_jax.errors import ConfigError, LabelsError
 from mlc_jax.label_settings import ReadOptions
 
@@ -75,71 +67,13 @@ TEXT, ARCHIVE, EXPORT = "text", "archive", "export_root"
 _FIRST_BYTES = 2**16
 
 
-def read_files(path: str, options: ReadOptions) -> RawTable:
-    """The table of a label file, a folder, or several files with commas between them.
+def format_of(path: Path, options: ReadOptions) -> str:
+    """The format that the options name, or the only one that fits.
 
     Raises:
-      LabelsError: no such file, no format fits or several do, or what the format's reader refuses.
+      LabelsError: no such file, several formats fit, or it is known to be no label file.
+      ConfigError: the options name none of the formats.
     """
-    paths = [path] if Path(path).exists() or "," not in path else path.split(",")
-    tables = [_read_one(Path(own.strip()).expanduser(), options) for own in paths]
-    return tables[0] if len(tables) == 1 else join_tables(tables, paths)
-
-
-def _read_one(path: Path, options: ReadOptions) -> RawTable:
-    name = _format_of(path, options)
-    if name == ARCHIVE:
-        with archive.unpacked(path) as inner:
-            own = replace(options, format="auto") if options.format == ARCHIVE else options
-            try:
-                if not inner.is_dir() and _format_of(inner, own) == ARCHIVE:
-                    raise LabelsError(f"{path} holds another archive; unpack it, and give that")
-                return _read_one(inner, own)
-            except LabelsError as error:
-                raise LabelsError(str(error).replace(str(inner), str(path))) from None
-    if name == EXPORT:
-        return _read_export(path, options)
-    if name == TEXT:
-        return read_sheet(text_table.read(path, options), options)
-    try:
-        made = FORMATS[name].read(path, options)
-        if isinstance(made, Sheet):
-            return read_sheet(made, options)
-        table = table_of(str(path), made, options, Meanings(options))
-        table.notes.insert(0, f"format {name}")
-        return table
-    except OSError as error:
-        raise LabelsError(f"{path} cannot be read as {name}: {error.strerror}") from None
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise LabelsError(
-            f"{path} looks like {name}, but an entry of it has another form "
-            f"({type(error).__name__}: {error}); export it again, or give another format in "
-            "config.data.format"
-        ) from error
-
-
-def _read_export(root: Path, options: ReadOptions) -> RawTable:
-    """The label files of an export, with their folders before the file names and as split."""
-    found = export_root.parts(root)
-    if not found:
-        raise LabelsError(
-            f"{root} is a folder in which no annotations were found, and no folders of images "
-            "named for labels; give a label file"
-        )
-    own = replace(options, format="auto")
-    tables = [_read_one(part.file, own) for part in found]
-    names = [part.file.relative_to(root).as_posix() for part in found]
-    for part, table in zip(found, tables, strict=True):
-        table.filenames = [f"{part.prefix}{name}" for name in table.filenames]
-        if part.split:
-            table.extra.setdefault("split", [part.split] * len(table.filenames))
-    if len(tables) > 1:
-        return join_tables(tables, names)
-    tables[0].notes.insert(0, f"{names[0]} in the folder")
-    return tables[0]
-
-
-def _format_of(path: Path, options: ReadOptions) -> str:
     names = (TEXT, ARCHIVE, EXPORT, *FORMATS)
     if options.format != "auto":
         if options.format not in names:

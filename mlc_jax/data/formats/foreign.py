@@ -1,34 +1,31 @@
 """Files that are no label files: each named for what it is, with the way to one that is."""
 
-import zipfile
 from pathlib import Path
 
-from mlc_jax.data.formats import json_text, yolo
+from mlc_jax.data.formats import foreign_text, zipped
+from mlc_jax.data.formats.foreign_text import AS_CSV
 
-EXAMPLE = "filename,sea,sky / a.jpg,1,0 / b.jpg,,1"  # rows, as a message shows them on one line
 _IMAGE = (
     "an image; config.data.labels is for the label file or an export's folder, config.data.images "
     "for the folder of images"
 )
 _UNPACK = "; unpack it, and give the label file in it"
-_DAMAGED = "a zip archive that is damaged or cut off; download or copy it again"
-_AS_CSV = "; save the table as CSV or Parquet"
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", _IMAGE),
     (b"\x89PNG\r\n", _IMAGE),
     (b"GIF8", _IMAGE),
     (b"II*\0", _IMAGE),
     (b"MM\0*", _IMAGE),
-    (b"%PDF-", f"a PDF document{_AS_CSV}"),
-    (b"SQLite format 3\0", f"an SQLite database{_AS_CSV}"),
-    (b"\x89HDF\r\n\x1a\n", f"an HDF5 file{_AS_CSV}, or the arrays with numpy.savez"),
+    (b"%PDF-", f"a PDF document{AS_CSV}"),
+    (b"SQLite format 3\0", f"an SQLite database{AS_CSV}"),
+    (b"\x89HDF\r\n\x1a\n", f"an HDF5 file{AS_CSV}, or the arrays with numpy.savez"),
     (
         b"\x93NUMPY",
         "one array without names; save it with them: numpy.savez('labels.npz', names=names, y=y, "
         "classes=classes)",
     ),
-    (b"ORC", f"an ORC file{_AS_CSV}"),
-    (b"Obj\x01", f"an Avro file{_AS_CSV}"),
+    (b"ORC", f"an ORC file{AS_CSV}"),
+    (b"Obj\x01", f"an Avro file{AS_CSV}"),
     (b"BZh", f"packed with bzip2{_UNPACK}"),
     (b"\xfd7zXZ\0", f"packed with xz{_UNPACK}"),
     (b"\x28\xb5\x2f\xfd", f"packed with zstd{_UNPACK}"),
@@ -57,50 +54,22 @@ def named(path: Path, first_bytes: bytes) -> str:
         if first_bytes.startswith(beginning):
             return what
     if first_bytes[:1] == b"\x80" and first_bytes[1:2] in (b"\2", b"\3", b"\4", b"\5"):
-        return f"a pickle, which would execute code{_AS_CSV}: frame.to_csv('labels.csv')"
+        return f"a pickle, which would execute code{AS_CSV}: frame.to_csv('labels.csv')"
     if first_bytes[:4] == b"RIFF" and first_bytes[8:12] == b"WEBP":
         return _IMAGE
     if first_bytes[257:262] == b"ustar":
         return f"a tar archive{_UNPACK}"
     if first_bytes.startswith(b"PK\x03\x04"):
-        return _office(path)
+        return _office(path, first_bytes)
     if path.suffix.lower() in (".tfrecord", ".tfrecords"):
-        return f"a file of TensorFlow's records{_AS_CSV}"
-    return _marked_up(path, first_bytes)
+        return f"a file of TensorFlow's records{AS_CSV}"
+    return foreign_text.named(path, first_bytes)
 
 
-def _office(path: Path) -> str:
+def _office(path: Path, first_bytes: bytes) -> str:
     """Of a zip archive: whether it is a document, or damaged."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            folders = {name.partition("/")[0] for name in archive.namelist()}
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
-        return _DAMAGED
+    if not (names := zipped.names_in_zip(path, first_bytes)):
+        return "a zip archive that is damaged or cut off; download or copy it again"
+    folders = {name.partition("/")[0] for name in names}
     is_document = "[Content_Types].xml" in folders and {"word", "ppt"} & folders
     return "a document of Word or PowerPoint; save its table as .xlsx or CSV" if is_document else ""
-
-
-def _marked_up(path: Path, first_bytes: bytes) -> str:
-    """Of text: an empty file, a web page, XML, JSON, YAML."""
-    start = first_bytes.removeprefix(b"\xef\xbb\xbf").strip()[:64].lower()
-    if not start:
-        return f"empty; expected a table such as {EXAMPLE}"
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "a web page, perhaps of an error or a login; download the label file itself"
-    if start.startswith((b"<?xml", b"<")):
-        return "XML of none of the formats cvat and voc; export it in one of them, or as CSV"
-    if start[:1] in (b"{", b"["):
-        if json_text.is_json(path, first_bytes) or json_text.is_lines(path, first_bytes):
-            return (
-                "JSON of no form that is known; expected e.g. "
-                '[{"filename": "a.jpg", "sea": 1, "sky": 0}] or {"a.jpg": ["sea"]}, or an export '
-                "of the tools that the README lists"
-            )
-    elif path.suffix.lower() in (".yaml", ".yml"):
-        if yolo.detect(path.parent, b""):
-            return (
-                "the YAML file of a YOLO data set; give its folder: "
-                f"--config.data.labels={path.parent}"
-            )
-        return f"a YAML file{_AS_CSV}"
-    return ""

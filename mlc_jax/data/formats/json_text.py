@@ -19,10 +19,11 @@ def load(path: Path) -> Any:
       LabelsError: it cannot be read, is too large, or is no JSON.
     """
     try:
-        found = path.stat()
+        return _load(path, path.stat().st_mtime_ns, path.stat().st_size)
     except OSError as error:
         raise LabelsError(f"{path} cannot be read: {error.strerror}") from None
-    return _load(path, found.st_mtime_ns, found.st_size)
+    except (ValueError, RecursionError) as error:
+        raise LabelsError(f"{path} is no JSON ({error}); export it again") from None
 
 
 @lru_cache(maxsize=1)
@@ -30,18 +31,13 @@ def _load(path: Path, changed: int, size: int) -> Any:
     del changed
     if size > MAX_BYTES:
         raise LabelsError(f"{path} has {size} bytes, more than {MAX_BYTES}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise LabelsError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise LabelsError(f"{path} is no JSON ({error}); export it again") from None
+    return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def is_json(path: Path, first_bytes: bytes) -> bool:
     """Whether a file holds one JSON value, an object or a list."""
-    start = first_bytes.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if start not in (b"{", b"[") or path.is_dir() or is_lines(path, first_bytes):
+    start = first_bytes.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not start.startswith((b"{", b"[")) or path.is_dir() or is_lines(path, first_bytes):
         return False
     return path.suffix.lower() == ".json" or _parses(path)
 
@@ -50,7 +46,7 @@ def is_lines(path: Path, first_bytes: bytes) -> bool:
     """Whether a file holds one JSON object per line."""
     if path.is_dir() or first_bytes.lstrip()[:1] != b"{":
         return False
-    lines = [line for line in first_bytes.splitlines() if line.strip()]
+    lines = first_bytes.strip().splitlines()
     if len(lines) < 2 and path.suffix.lower() not in (".jsonl", ".ndjson", ".manifest"):
         return False
     try:
@@ -73,8 +69,7 @@ def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
       LabelsError: a line is no JSON object.
     """
-    text = open_text(path)
-    for number, line in enumerate(text.lines(), 1):
+    for number, line in enumerate(open_text(path).lines(), 1):
         if line.strip():
             try:
                 item = json.loads(line)

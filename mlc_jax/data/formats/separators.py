@@ -3,7 +3,7 @@
 import itertools
 
 from mlc_jax.data.delimited import TextFile, shown
-from mlc_jax.data.formats.foreign import EXAMPLE
+from mlc_jax.data.formats.foreign_text import EXAMPLE
 from mlc_jax.data.layout import common_width, is_image_name
 from mlc_jax.data.meanings import Meanings
 from mlc_jax.errors import LabelsError
