@@ -205,7 +205,7 @@ BAD: list[tuple[str, list[Any]]] = [
     ("data.blank", ["true", "no"]),
     ("data.absent", ["true", "0"]),
     ("data.uncertain", ["0", "nan"]),
-    ("data.soft", [(0.5,), (0.7, 0.3), (-0.1, 0.5), (0.5, 1.1), ("a", "b"), (0.1, NAN)]),
+    ("data.soft", [(0.5,), (0.7, 0.3), (-0.1, 0.5), (0.5, 100.1), ("a", "b"), (0.1, NAN)]),
     ("data.annotators", ["", "mean"]),
     ("data.match", ["suffix"]),
     ("impute.method", ["notebooks", ""]),
