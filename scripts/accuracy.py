@@ -10,14 +10,13 @@ with `impute.max_error=0.02` for what is accepted), and hidden cells are compare
 Stage 2: `multilabel` on all labels, its test split drawn with the seeds 20 to 25.
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jobs import backbone_keys, run_job
+from jobs import backbone_keys, parser_of, run_job
 
 from mlc_jax.assess.metrics import calibration_error, reliability
 from mlc_jax.assess.recovery import hide_cells, recovery_figures
@@ -90,12 +89,7 @@ def show(name: str, figures: list[dict[str, float]], columns: tuple[str, ...]) -
 
 def main() -> None:
     """Prints the table, one line per figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("weights", nargs="+", metavar="NAME=FILE")
-    parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--scales", default="1.0")
+    parser = parser_of(__doc__.splitlines()[0], 224)
     parser.add_argument("--share", type=float, default=0.1)
     given = parser.parse_args()
     keys = backbone_keys(given.weights, given.image_size, given.scales)

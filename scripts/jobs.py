@@ -1,5 +1,6 @@
 """Running jobs from the scripts that measure them."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,22 @@ def run_job(job: str, workdir: Path, keys: dict[str, str]) -> None:
     command = [sys.executable, "-m", "mlc_jax.main", f"--config={configs / job}.py"]
     command += [f"--workdir={workdir}", *(f"--config.{key}={value}" for key, value in keys.items())]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def parser_of(description: str, image_size: int) -> argparse.ArgumentParser:
+    """The arguments that scripts on a data set with known labels have in common.
+
+    Args:
+      description: of the script.
+      image_size: pixels, by default.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("weights", nargs="+", metavar="NAME=FILE")
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--image-size", type=int, default=image_size)
+    parser.add_argument("--scales", default="1.0")
+    return parser
 
 
 def backbone_keys(weights: list[str], image_size: int, scales: str) -> dict[str, str]:

@@ -14,14 +14,13 @@ the mean average precision is over the other images. Published semi-supervised r
 IEEE JSTARS 2025) are on a split of their own, so the two stand side by side and no closer.
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jobs import backbone_keys, run_job
+from jobs import backbone_keys, parser_of, run_job
 from sklearn.metrics import average_precision_score
 
 PUBLISHED = {
@@ -71,12 +70,7 @@ def few_labels(data: Path, workdir: Path, keys: dict[str, str], share: float, se
 
 def main() -> None:
     """Prints the table, one line per protocol."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("weights", nargs="+", metavar="NAME=FILE")
-    parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--image-size", type=int, default=256)
-    parser.add_argument("--scales", default="1.0")
+    parser = parser_of(__doc__.splitlines()[0], 256)
     given = parser.parse_args()
     keys = backbone_keys(given.weights, given.image_size, given.scales)
     keys["data.images"] = str(given.data / "images")

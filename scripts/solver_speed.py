@@ -38,8 +38,8 @@ def drawn(rows: int, labels: int) -> tuple[np.ndarray, np.ndarray]:
     return (factors @ mixing).astype(np.float32), values
 
 
-def solve_once(features: np.ndarray, values: np.ndarray) -> tuple[float, float, int]:
-    """Seconds of the path and of the heads that are kept, and the strengths that were tried."""
+def solve_once(features: np.ndarray, values: np.ndarray) -> tuple[float, float, list[PathStep]]:
+    """Seconds of the path and of the heads that are kept, and the steps of the path."""
     count, labels = values.shape
     splits = rotations(np.arange(count) % FOLDS, FOLDS)
     devices = Devices("jit", jax.devices()[:1])
@@ -56,7 +56,7 @@ def solve_once(features: np.ndarray, values: np.ndarray) -> tuple[float, float, 
     between = time.perf_counter()
     rows = fitted_rows(splits, count)
     fit_linear(solver, lambda _: targets, rows, chosen.of_split, progress)
-    return between - started, time.perf_counter() - between, len(steps)
+    return between - started, time.perf_counter() - between, steps
 
 
 def main() -> None:
@@ -68,10 +68,11 @@ def main() -> None:
     features, values = drawn(given.rows, given.labels)
     for name in ("compiling", "compiled"):
         path, final, steps = solve_once(features, values)
-        load = os.getloadavg()[0]
+        load, iterations = os.getloadavg()[0], sum(int(step.iterations.max()) for step in steps)
+        heads = f"{given.labels} labels x {FOLDS} folds x {len(steps)} strengths"
         print(
-            f"{name}: {given.labels} labels x {FOLDS} folds x {steps} strengths on {given.rows} "
-            f"images {path:.1f} s, heads that are kept {final:.1f} s; load {load:.1f}",
+            f"{name}: {heads} on {given.rows} images {path:.1f} s, {iterations} iterations; "
+            f"heads that are kept {final:.1f} s; load {load:.1f}",
             flush=True,
         )
 

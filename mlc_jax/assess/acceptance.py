@@ -189,8 +189,8 @@ def accept_up_to(known: KnownCells, blanks: np.ndarray, max_error: float) -> Acc
     size, wrongly = taken.wrong.size, int(taken.wrong.sum())
     # The outermost cut takes in the cells that are less sure than any known one as well.
     cut = 0.0 if size == total else cut
-    told = f"{wrongly} of {size} known cells wrong, blanks at most {bound:.2%} at {LEVEL:.0%}"
-    return Acceptance(cut, size / total, wrongly, size, bound, level, told)
+    reason = f"{wrongly} of {size} known cells wrong, blanks at most {bound:.2%} at {LEVEL:.0%}"
+    return Acceptance(cut, size / total, wrongly, size, bound, level, reason)
 
 
 def _weights(known: KnownCells, blanks: np.ndarray) -> np.ndarray:

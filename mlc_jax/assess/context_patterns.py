@@ -1,8 +1,8 @@
 """Which other labels a known cell may be judged with: as many as a blank of its label has.
 
 A head that sees an image's other labels is better where there are more of them. Where whole rows
-are blank, known cells have company that blanks lack, and figures on known cells flatter. So each
-known cell is given the pattern of known labels of a row whose cell of that label is blank.
+are blank, known cells have other labels beside them that blanks lack, and metrics on known cells
+are too good. So each known cell takes the pattern of known labels of a row whose cell is blank.
 """
 
 import numpy as np

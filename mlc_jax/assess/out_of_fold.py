@@ -127,9 +127,9 @@ def judge(
       unfit: why a label has no model, for those that have none.
       rules: how cells are decided.
       full_context: float64 [N, L], the same with every other label that is known; by default
-        `logits`. They find suspects, and nothing else looks at them.
+        `logits`. They find suspects, and are used for nothing else.
       of_blanks: float64 [N, L], what fills blank cells, by the heads of all folds; by default
-        `logits`. Of known cells it is not looked at.
+        `logits`. Those of known cells are not used.
       unjudged: float64 [N, L], probabilities for the blanks of labels in `unfit`; NaN for others.
         Such blanks are filled, by `unlearnable`, and never accepted. By default there are none.
 

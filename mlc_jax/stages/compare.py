@@ -186,7 +186,7 @@ def judged(
 
 
 def part_of_context(records: list[dict[str, Any]], journal: Journal) -> dict[str, Any]:
-    """How much of mlc_jax's figures comes from the other labels of an image.
+    """How much of mlc_jax's metrics comes from the other labels of an image.
 
     Returns:
       `context`, for summary.json: macro ROC AUC with and without them; nothing where either row is

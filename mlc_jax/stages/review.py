@@ -272,12 +272,15 @@ def seen_by_the_model(
             "run impute with features.cache=true into another --workdir to fill it"
         )
         return [()] * len(chosen), {}
+    human = np.where(restored.collection.table.human, restored.collection.table.values, MISSING)
     with journal.phase("find neighbours", len(chosen), "cells") as advance:
-        human = np.where(restored.collection.table.human, restored.collection.table.values, MISSING)
         features = store.pooled(images)
         near = find_neighbours(features, human, source.table, chosen, config.review.neighbours)
         advance(len(chosen))
-    asked = np.flatnonzero(chosen["probability"].notna())[: config.review.maps]
+    # A label that no fold could judge has a probability, but no heads of folds.
+    records = source.run.summary["labels"]
+    fitted = np.array([records[label]["fitted"] for label in chosen["label"]], np.bool_)
+    asked = np.flatnonzero(chosen["probability"].notna() & fitted)[: config.review.maps]
     if not asked.size:
         return near, {}
     if not (source.run.workdir / "checkpoints").is_dir():
@@ -288,7 +291,7 @@ def seen_by_the_model(
     devices = Devices(restored.config.parallel)
     with journal.phase("draw heat maps", len({row for row, _ in places}), "images") as advance:
         maps_of, most = map_source(store, restored.backbone, spec, images, devices)
-        maps = cell_maps(completion, maps_of, most, places, advance)
+        maps = cell_maps(completion, human, maps_of, most, places, advance)
     return near, dict(zip(asked.tolist(), maps, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Where in an image a filled cell comes from, by the head that filled it."""
+"""Where in an image the prediction of a cell comes from, by the heads that made it."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -43,37 +43,40 @@ def map_source(
 
 def cell_maps(
     completion: Completion,
+    values: np.ndarray,
     maps_of: Maps,
     most: int,
     cells: Sequence[tuple[int, int]],
     advance: Callable[[int], None],
 ) -> list[np.ndarray]:
-    """Grad-CAM of cells, each by a head that was asked about its image out of fold.
+    """Grad-CAM of cells: of a known cell by the heads that predicted it out of fold, else by all.
 
-    It is a head of the round that was kept for the label. What such a head was told of the image's
-    other labels adds to its logit, and is in no map.
+    They are heads of the round that was kept for the label; the map of several is the mean of
+    theirs, as the logit is. What the image's other labels add to a logit is in no map.
 
     Args:
       completion: the heads, over a backbone that was not fine-tuned.
+      values: int8 [N, L], observed cells; -1 elsewhere.
       maps_of, most: see `map_source`.
       cells: row of the image and column of the label; only labels that were fitted.
       advance: called with the number of images done.
 
     Returns:
-      per cell float32 [h, w]: the evidence for a 1 (positive) and against it. Of a linear head it
-      adds up to the logit without its bias and without what the head was told.
+      per cell float32 [h, w]: the evidence for a 1 (positive) and against it. Of linear heads it
+      adds up to the logit without their bias and context.
     """
-    owner = {
-        (row, head.label): (fitted, number)
-        for fitted_round, fitted in enumerate(completion.fits)
-        for number, head in enumerate(fitted.heads)
-        if completion.model_round[head.label] == fitted_round
-        for row in head.split.predict.tolist()
-    }
+    heads_of: dict[int, list[int]] = {}
+    of_fold: dict[tuple[int, int], list[int]] = {}
+    for number, fitted in enumerate(completion.fits):
+        for place, head in enumerate(fitted.heads):
+            if completion.model_round[head.label] == number:
+                heads_of.setdefault(head.label, []).append(place)
+                for row in head.split.predict.tolist():
+                    of_fold.setdefault((row, head.label), []).append(place)
     of_row: dict[int, list[int]] = {}
     for place, (row, _) in enumerate(cells):
         of_row.setdefault(row, []).append(place)
-    # One program for each round: later ones have heads that are told more.
+    # One program for each round, as heads of later rounds have a context.
     see = {fitted.stack: jax.jit(partial(grad_cam, fitted.stack)) for fitted in completion.fits}
     rows = np.array(list(of_row), np.int64)
     made: dict[int, np.ndarray] = {}
@@ -81,10 +84,14 @@ def cell_maps(
         batch = rows[start : start + most]
         for row, maps in zip(batch.tolist(), maps_of(batch), strict=True):
             for place in of_row[row]:
-                fitted, head = owner[cells[place]]
-                params = jax.tree.map(lambda leaf, head=head: leaf[head], fitted.params.head)
-                mean, std = fitted.frozen.mean[head], fitted.frozen.std[head]
-                seen = see[fitted.stack](params, mean, std, maps[None], 0)
-                made[place] = np.asarray(seen)[0]
+                label = cells[place][1]
+                fitted = completion.fits[completion.model_round[label]]
+                heads = of_fold[row, label] if values[row, label] >= 0 else heads_of[label]
+                seen = []
+                for own in heads:
+                    params = jax.tree.map(lambda leaf, own=own: leaf[own], fitted.params.head)
+                    mean, std = fitted.frozen.mean[own], fitted.frozen.std[own]
+                    seen.append(see[fitted.stack](params, mean, std, maps[None], 0)[0])
+                made[place] = np.mean(jax.device_get(seen), axis=0)
         advance(batch.size)
     return [made[place] for place in range(len(cells))]

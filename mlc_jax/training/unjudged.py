@@ -7,6 +7,7 @@ the blanks apart better than nothing does, so they get its probability; how good
 import numpy as np
 from ml_collections import ConfigDict
 
+from mlc_jax.assess.calibration import sigmoid
 from mlc_jax.training.features import Features
 from mlc_jax.training.linear_heads import TOLERANCE
 from mlc_jax.training.linear_solver import LinearSolver, Targets
@@ -49,4 +50,4 @@ def unjudged_probabilities(
     problems = solver.place(targets, np.ones((1, count), np.bool_))
     strength = np.full((1, labels), float(np.median(strengths)))
     _, logits, _ = solver.fit(problems, strength, None, TOLERANCE)
-    return 1 / (1 + np.exp(-logits[:, 0].astype(np.float64)))
+    return sigmoid(logits[:, 0].astype(np.float64))

@@ -1,5 +1,6 @@
 """A review from end to end: the page of a finished run, the decisions, and the table they make."""
 
+import csv
 import dataclasses
 import json
 import re
@@ -30,7 +31,7 @@ from mlc_jax.training.feeds import make_spec
 from mlc_jax.training.impute_run import open_impute, restore, restore_heads
 from mlc_jax.training.parallel import Devices
 from tests.chromium import chromium
-from tests.stages.conftest import Configure
+from tests.stages.conftest import ROWS, Configure
 
 Finished = tuple[Path, dict[str, Any]]
 Page = tuple[Path, dict[str, Any]]
@@ -117,10 +118,13 @@ def test_neighbours_are_images_whose_label_a_person_gave(finished: Finished, pag
             assert cells.loc[(other, label), "value"] == value
 
 
-def test_a_heat_map_adds_up_to_what_the_head_said_that_never_saw_the_image(
+def test_a_heat_map_adds_up_to_the_logit_of_the_heads_that_predicted_the_cell(
     finished: Finished, page: Page
 ) -> None:
-    """Fails if the map is of a sibling's head, of another image, or of standardised twice."""
+    """A known cell's by the head that never saw the image, a blank one's by all of its label.
+
+    Fails if the map is of another label's head, of another image, or standardised twice.
+    """
     assert sum(cell["map"] is not None for cell in page[1]["cells"]) == 10
     journal = Journal()
     source = open_impute(open_run(finished[0], ("impute",)))
@@ -131,22 +135,47 @@ def test_a_heat_map_adds_up_to_what_the_head_said_that_never_saw_the_image(
     store = FeatureStore(cache_folder(), spec, feature_shape(backbone, spec), journal.warn)
     maps_of, most = map_source(store, backbone, spec, images, devices)
     pooled = store.pooled(images)
-    places = [(5, 2), (40, 0), (5, 1), (89, 3), (17, 2)]
+    table = restored.collection.table
+    values = np.where(table.human, table.values, -1)
+    blank = [tuple(place) for place in np.argwhere(values < 0)[:3].tolist()]
+    places = [(5, 2), (40, 0), (5, 1), (89, 3), (17, 2), *blank]
     # Whichever rounds were kept: a head of the first fit, and one that was told other labels.
     for number, fitted in enumerate(completion.fits):
         kept = dataclasses.replace(completion, model_round=np.full(4, number))
-        maps = cell_maps(kept, maps_of, most, places, lambda _: None)
+        maps = cell_maps(kept, values, maps_of, most, places, lambda _: None)
         for (row, column), heat in zip(places, maps, strict=True):
-            (own,) = (
-                n
-                for n, head in enumerate(fitted.heads)
-                if head.label == column and row not in [*head.split.train, *head.split.stop]
-            )
-            mean, std = np.asarray(fitted.frozen.mean[own]), np.asarray(fitted.frozen.std[own])
-            kernel = np.asarray(fitted.params.head["dense"]["kernel"])[own, :, 0]
+            said = []
+            for own, head in enumerate(fitted.heads):
+                seen = row in [*head.split.train, *head.split.stop]
+                if head.label == column and (values[row, column] < 0 or not seen):
+                    mean, std = (np.asarray(a[own]) for a in fitted.frozen[:2])
+                    kernel = np.asarray(fitted.params.head["dense"]["kernel"])[own, :, 0]
+                    said.append(((pooled[row] - mean) / std) @ kernel)
+            assert len(said) == (3 if values[row, column] < 0 else 1)
             # The store rounds to float16, the map does not.
-            said = ((pooled[row] - mean) / std) @ kernel
-            assert heat.sum() == pytest.approx(said, abs=0.01)
+            assert heat.sum() == pytest.approx(np.mean(said), abs=0.01)
+
+
+def test_a_label_that_no_fold_could_judge_is_shown_without_a_map(
+    configure: Configure, drawn: Path, tmp_path: Path
+) -> None:
+    """Its blanks have a probability, and no head of a fold."""
+    with (drawn / "set" / "labels.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    rows[0].append("single")
+    for number, row in enumerate(rows[1:]):
+        row.append("1" if number == 5 else "0" if number < 85 else "")
+    labels = tmp_path / "labels.csv"
+    with labels.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    impute.run(configure(data__labels=str(labels), loss__name="bce"), tmp_path / "run")
+    run_review(tmp_path / "run", tmp_path / "review", maps=100)
+    data = data_of(tmp_path / "review")
+    maps: dict[str, list[bool]] = {}
+    for number, cell in enumerate(data["cells"]):
+        maps.setdefault(cell_of(data, number)[1], []).append(cell["map"] is not None)
+    assert maps["single"] == [False] * (ROWS - 85)
+    assert all(any(own) for name, own in maps.items() if name != "single")
 
 
 def test_decisions_make_a_table_that_both_stages_take_as_human(
