@@ -19,7 +19,7 @@ SCRIPTS = ("review_decisions.js", "review_card.js", "review_gallery.js", "review
 SUSPECT, ABSTAINED, FILLED = "suspect", "abstained", "filled"
 RULE = (
     "Most useful first: a cell comes earlier the more probably its value is wrong, by its "
-    "calibrated out-of-fold probability. For a suspect that is the model's confidence against the "
+    "calibrated probability. For a suspect that is the model's confidence against the "
     "value that a person gave; for a blank it is the error of the better guess, largest at a coin "
     "toss. Labels that cannot be learned from these images come last, as their probabilities say "
     "nothing of a single cell. Neighbours are the images with the most similar features (cosine) "
